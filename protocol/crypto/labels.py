@@ -33,6 +33,8 @@ class Label(StrEnum):
 
     ROOT_SIGNING = "root-signing"
     """From an account's root key: seed of the Ed25519 key that signs root events."""
+    ROOT_BOX = "root-box"
+    """From an account's root key: its private X25519 key, to which generations are sealed."""
     GENERATION_BOX = "generation-box"
     """From the secret of a key generation: private X25519 key of the account."""
     GENERATION_NAMES = "generation-names"
@@ -67,6 +69,8 @@ class SealedKind(StrEnum):
     """An account's root key, wrapped by the recovery phrase."""
     GENERATION_TO_DEVICE = "generation-to-device"
     """The secret of a key generation, sealed to a device's X25519 key."""
+    GENERATION_TO_ROOT = "generation-to-root"
+    """The secret of a key generation, sealed to the root's X25519 key."""
     EPOCH_TO_ACCOUNT = "epoch-to-account"
     """The secret of an epoch, sealed to a member account's X25519 key."""
     LAN_TO_ACCOUNT = "lan-to-account"
