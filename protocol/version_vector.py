@@ -91,6 +91,24 @@ class Context:
                 exceptions.discard(dot)
         return Context(vector, frozenset(exceptions))
 
+    def without(self, dot: Dot) -> Context:
+        """The set less one dot."""
+        if not self.covers(dot):
+            return self
+        vector = dict(self.vector)
+        exceptions = set(self.exceptions)
+        if vector[dot.actor] != dot.n:
+            return Context(vector, frozenset(exceptions | {dot}))
+        top = dot.n - 1
+        while Dot(dot.actor, top) in exceptions:
+            exceptions.discard(Dot(dot.actor, top))
+            top -= 1
+        if top:
+            vector[dot.actor] = top
+        else:
+            del vector[dot.actor]
+        return Context(vector, frozenset(exceptions))
+
     def contains(self, other: Context) -> bool:
         """Whether every dot of the other set is in this one."""
         for actor, n in other.vector.items():

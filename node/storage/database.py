@@ -1,0 +1,167 @@
+"""The node's encrypted SQLite database: opening, schema version, transactions.
+
+The only importer of apsw. Used inline on the node's loop: a select costs a few microseconds. It
+decides nothing and knows no table but ``meta``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from node.errors import SettingsError, StorageError
+
+SCHEMA_VERSION = 1
+_KEY_BYTES = 32
+
+
+class Database:
+    """One open database.
+
+    Concurrency: owned by the node's loop. A transaction must not await.
+    """
+
+    def __init__(self, path: Path, key: bytes) -> None:
+        """Open or create the database.
+
+        Args:
+            path: its file; ``-wal`` and ``-shm`` appear beside it.
+            key: 32 bytes.
+
+        Raises:
+            SettingsError: the key is not the file's, or the schema is of a newer release.
+            StorageError: the disk failed.
+        """
+        if len(key) != _KEY_BYTES:
+            raise ValueError("the index key has 32 bytes")
+        self._path = path
+        with _translated():
+            self._connection = apsw.Connection(str(path))
+            self._connection.execute("PRAGMA cipher = 'chacha20'")
+            self._connection.execute(f"PRAGMA hexkey = '{key.hex()}'")
+        try:
+            with _translated():
+                self._connection.execute("PRAGMA journal_mode = WAL")
+        except StorageError as error:
+            raise SettingsError(
+                f"the index {path} can not be opened with this device's key; "
+                "restore the 'keys' file that belongs to it, or move the home away and log in again"
+            ) from error
+        with _translated():
+            # The death of the process loses no commit; fsync asks for more through `sync`.
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._connection.execute("PRAGMA cache_size = -32768")
+            self._connection.execute("PRAGMA temp_store = MEMORY")
+            self._connection.execute("PRAGMA wal_autocheckpoint = 4000")
+        self._depth = 0
+        self._migrate()
+        self._wal = os.open(f"{path}-wal", os.O_RDWR | os.O_CREAT, 0o600)
+
+    def close(self) -> None:
+        """Close; the write-ahead log is folded in."""
+        os.close(self._wal)
+        with _translated():
+            self._connection.close()
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> apsw.Cursor:
+        """Run one statement; rows are read from what it returns.
+
+        Raises:
+            StorageError: the disk is full or failed.
+        """
+        try:
+            return self._connection.execute(statement, values)
+        except apsw.Error as error:
+            raise _as_storage_error(error) from error
+
+    def row(self, statement: str, values: Sequence[Any] = ()) -> tuple[Any, ...] | None:
+        """The first row, or None."""
+        for row in self.execute(statement, values):
+            return tuple(row)
+        return None
+
+    @property
+    def changes(self) -> int:
+        """Rows changed by the last statement."""
+        return self._connection.changes()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing of what the body writes; nests by joining the outer one.
+
+        Raises:
+            StorageError: the commit failed; nothing was written.
+        """
+        if self._depth:
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+            return
+        self.execute("BEGIN IMMEDIATE")
+        self._depth = 1
+        try:
+            yield
+            self._depth = 0
+            self.execute("COMMIT")
+        except BaseException:
+            self._depth = 0
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def sync(self) -> None:
+        """Make every commit so far survive the loss of power. Blocks: call it in a thread.
+
+        In WAL mode commits live in the log until a checkpoint, which syncs both files itself; so
+        the log's own sync is all that is missing.
+
+        Raises:
+            StorageError: the disk failed.
+        """
+        try:
+            os.fdatasync(self._wal)
+        except OSError as error:
+            raise StorageError(error.errno or errno.EIO, f"{self._path}: {error}") from error
+
+    def meta(self, key: str) -> Any:
+        """A single value, or None."""
+        row = self.row("SELECT value FROM meta WHERE key = ?", (key,))
+        return None if row is None else row[0]
+
+    def set_meta(self, key: str, value: Any) -> None:
+        """Set a single value."""
+        self.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def _migrate(self) -> None:
+        (version,) = self.row("PRAGMA user_version") or (0,)
+        if version > SCHEMA_VERSION:
+            raise SettingsError(
+                f"the index {self._path} was written by a newer release (schema {version}); "
+                "upgrade Atoll on this device"
+            )
+        if version == 0:
+            schema = Path(__file__).with_name("schema.sql").read_text()
+            with self.transaction():
+                self.execute(schema)
+                self.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except apsw.Error as error:
+        raise _as_storage_error(error) from error
+
+
+def _as_storage_error(error: apsw.Error) -> StorageError:
+    number = errno.ENOSPC if isinstance(error, apsw.FullError) else errno.EIO
+    return StorageError(number, f"the index failed: {error}")

@@ -1,0 +1,275 @@
+"""What is on its way: groups of local changes, sealed records, the cursor into the server's journal.
+
+Called by the drive (groups), the publisher (groups, outbox) and the puller (records, cursor), inside
+their transactions where they write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from node.storage.database import Database
+from protocol.ids import ActorId, BlockId, DeviceId, ItemId, RecordId
+from protocol.records import FolderChange, SignedRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Local changes that will travel in one record; fields as in schema.sql."""
+
+    id: int
+    first_us: int
+    last_us: int
+    is_urgent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRecord:
+    """A sealed record that the server has not acknowledged."""
+
+    id: RecordId
+    wire: bytes
+    blocks: tuple[BlockId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Something that a user must know of."""
+
+    kind: str
+    message: str
+    time_us: int
+
+
+class Journal:
+    """Groups, outbox, received records, cursor and alarms.
+
+    Concurrency: owned by the node's loop; no method awaits.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # Groups
+
+    def open_group(self, time_us: int, joined: Sequence[int]) -> int:
+        """The group for a change made now: the first of ``joined``, with the others merged in.
+
+        Args:
+            time_us: hybrid time of the change.
+            joined: groups that the change touches, ascending; may be empty.
+        """
+        if not joined:
+            self._database.execute(
+                "INSERT INTO groups (first_us, last_us) VALUES (?,?)", (time_us, time_us)
+            )
+            row = self._database.row("SELECT last_insert_rowid()")
+            assert row is not None
+            return int(row[0])
+        kept = joined[0]
+        for other in joined[1:]:
+            self._database.execute(
+                "UPDATE versions SET pending = ? WHERE pending = ?", (kept, other)
+            )
+            self._database.execute(
+                "INSERT INTO group_folders SELECT ?1, folder, time_us FROM group_folders "
+                "WHERE pending = ?2 ON CONFLICT DO UPDATE SET time_us = max(time_us, "
+                "excluded.time_us)",
+                (kept, other),
+            )
+            self._database.execute(
+                "UPDATE groups SET urgent = max(urgent, (SELECT urgent FROM groups WHERE id = ?2)) "
+                "WHERE id = ?1",
+                (kept, other),
+            )
+            self.close_group(other)
+        self._database.execute(
+            "UPDATE groups SET last_us = ? WHERE id = ? AND last_us < ?", (time_us, kept, time_us)
+        )
+        return kept
+
+    def note_folder(self, group: int, folder: ItemId, time_us: int) -> None:
+        """The group changes the entries of a folder."""
+        self._database.execute(
+            "INSERT INTO group_folders VALUES (?,?,?) "
+            "ON CONFLICT DO UPDATE SET time_us = max(time_us, excluded.time_us)",
+            (group, folder, time_us),
+        )
+
+    def make_urgent(self, groups: Iterable[int]) -> None:
+        """These groups do not wait for the settle time."""
+        for group in groups:
+            self._database.execute("UPDATE groups SET urgent = 1 WHERE id = ?", (group,))
+
+    def groups(self, settled_before_us: int, limit: int) -> list[Group]:
+        """Groups that may be sealed, oldest first: urgent, or unchanged since that time."""
+        rows = self._database.execute(
+            "SELECT id, first_us, last_us, urgent FROM groups WHERE urgent = 1 OR last_us <= ? "
+            "ORDER BY id LIMIT ?",
+            (settled_before_us, limit),
+        )
+        return [Group(row[0], row[1], row[2], bool(row[3])) for row in rows]
+
+    def group(self, group: int) -> Group | None:
+        """One group, or None when it was sealed, merged into another or dropped."""
+        row = self._database.row(
+            "SELECT id, first_us, last_us, urgent FROM groups WHERE id = ?", (group,)
+        )
+        return None if row is None else Group(row[0], row[1], row[2], bool(row[3]))
+
+    def group_folders(self, group: int) -> tuple[FolderChange, ...]:
+        """The folders whose entries a group changes."""
+        rows = self._database.execute(
+            "SELECT folder, time_us FROM group_folders WHERE pending = ? ORDER BY folder", (group,)
+        )
+        return tuple(FolderChange(ItemId(folder), time_us) for folder, time_us in rows)
+
+    def close_group(self, group: int) -> None:
+        """The group's writes are sealed, moved or gone."""
+        self._database.execute("DELETE FROM groups WHERE id = ?", (group,))
+        self._database.execute("DELETE FROM group_folders WHERE pending = ?", (group,))
+
+    def count_groups(self) -> int:
+        """Groups that wait to be sealed."""
+        row = self._database.row("SELECT count(*) FROM groups")
+        return int(row[0]) if row else 0
+
+    # Records
+
+    def add_own(self, record: SignedRecord, blocks: Iterable[BlockId]) -> None:
+        """Put a record that was just sealed into the outbox.
+
+        Args:
+            blocks: all blocks that the server must hold before it, with the children of pages.
+        """
+        self._database.execute(
+            "INSERT INTO records VALUES (?,?,?,NULL,?)",
+            (record.id, record.record.actor, record.record.sequence, record.to_wire()),
+        )
+        for block in blocks:
+            self._database.execute(
+                "INSERT OR IGNORE INTO record_blocks VALUES (?,?)", (record.id, block)
+            )
+
+    def add_received(self, record: SignedRecord, position: int) -> bool:
+        """Keep a record that came from the server; False when it is here already."""
+        self._database.execute(
+            "INSERT INTO records VALUES (?,?,?,?,?) "
+            "ON CONFLICT DO UPDATE SET position = excluded.position WHERE position IS NULL",
+            (record.id, record.record.actor, record.record.sequence, position, record.to_wire()),
+        )
+        return True
+
+    def knows(self, record: RecordId) -> bool:
+        """Whether the record is stored here."""
+        return (
+            self._database.row("SELECT 1 FROM records WHERE record = ?", (record,)) is not None
+        )
+
+    def drop_if_dead(self, record: RecordId) -> None:
+        """Forget an acknowledged record of which no write lives."""
+        self._database.execute(
+            "DELETE FROM records WHERE record = ?1 AND position IS NOT NULL "
+            "AND NOT EXISTS (SELECT 1 FROM versions WHERE record = ?1)",
+            (record,),
+        )
+
+    def outbox(self, limit: int, skip: int = 0) -> list[OutboxRecord]:
+        """Records to be sent, in the order in which they were made."""
+        rows = list(
+            self._database.execute(
+                "SELECT record, wire FROM records WHERE position IS NULL "
+                "ORDER BY actor, sequence LIMIT ? OFFSET ?",
+                (limit, skip),
+            )
+        )
+        return [
+            OutboxRecord(RecordId(record), wire, self._blocks_of(record)) for record, wire in rows
+        ]
+
+    def _blocks_of(self, record: bytes) -> tuple[BlockId, ...]:
+        rows = self._database.execute(
+            "SELECT block FROM record_blocks WHERE record = ?", (record,)
+        )
+        return tuple(BlockId(block) for (block,) in rows)
+
+    def acknowledge(self, record: RecordId, position: int) -> None:
+        """The server holds the record for good."""
+        self._database.execute(
+            "UPDATE records SET position = ? WHERE record = ?", (position, record)
+        )
+        self._database.execute("DELETE FROM record_blocks WHERE record = ?", (record,))
+        self.drop_if_dead(record)
+
+    def count_outbox(self) -> int:
+        """Sealed records that the server has not acknowledged."""
+        row = self._database.row("SELECT count(*) FROM records WHERE position IS NULL")
+        return int(row[0]) if row else 0
+
+    def unsent_blocks(self) -> list[BlockId]:
+        """Blocks that unsent records need: they must not leave this device's cache."""
+        rows = self._database.execute("SELECT DISTINCT block FROM record_blocks")
+        return [BlockId(block) for (block,) in rows]
+
+    def needs_block(self, block: BlockId) -> bool:
+        """Whether an unsent record needs the block."""
+        return (
+            self._database.row("SELECT 1 FROM record_blocks WHERE block = ? LIMIT 1", (block,))
+            is not None
+        )
+
+    def is_sent(self, record: bytes) -> bool:
+        """Whether the server has acknowledged the record that carries a version."""
+        row = self._database.row(
+            "SELECT 1 FROM records WHERE record = ? AND position IS NULL", (record,)
+        )
+        return row is None
+
+    def head(self, actor: ActorId) -> tuple[int, RecordId] | None:
+        """Sequence and id of the last record of an actor that is stored here."""
+        row = self._database.row(
+            "SELECT sequence, record FROM records WHERE actor = ? ORDER BY sequence DESC LIMIT 1",
+            (actor,),
+        )
+        return None if row is None else (row[0], RecordId(row[1]))
+
+    def reject(self, record: RecordId, wire: bytes, reason: str) -> None:
+        """Keep a record that can not take effect."""
+        self._database.execute(
+            "INSERT OR REPLACE INTO rejected VALUES (?,?,?)", (record, reason, wire)
+        )
+
+    # Cursor, devices, alarms
+
+    @property
+    def cursor(self) -> tuple[str, int]:
+        """Journal epoch of the server ('' before the first contact) and position reached."""
+        epoch = self._database.meta("journal_epoch") or ""
+        return epoch, int(self._database.meta("journal_position") or 0)
+
+    def set_cursor(self, epoch: str, position: int) -> None:
+        """Everything up to ``position`` of that journal epoch is applied."""
+        self._database.set_meta("journal_epoch", epoch)
+        self._database.set_meta("journal_position", position)
+
+    def add_device(
+        self, device: DeviceId, account: bytes, signing_public: bytes, name: str
+    ) -> None:
+        """Remember a device from a verified account log."""
+        self._database.execute(
+            "INSERT OR REPLACE INTO devices VALUES (?,?,?,?)",
+            (device, account, signing_public, name),
+        )
+
+    def raise_alarm(self, kind: str, message: str, time_us: int) -> None:
+        """Tell the user; the same alarm is raised once."""
+        self._database.execute(
+            "INSERT OR IGNORE INTO alarms (time_us, kind, message) VALUES (?,?,?)",
+            (time_us, kind, message),
+        )
+
+    def alarms(self) -> list[Alarm]:
+        """What the user must know of, oldest first."""
+        rows = self._database.execute("SELECT kind, message, time_us FROM alarms ORDER BY id")
+        return [Alarm(*row) for row in rows]

@@ -1,0 +1,398 @@
+"""The lattice on disk: live versions of registers, and which of them still wait to be sealed.
+
+Called by the tree, the drive and the sync tasks, always inside a transaction of theirs when it
+writes. It follows `protocol.lattice.RegisterState` and decides nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from node.core.staged_content import StagedContent, staged_content
+from node.core.tree_view import Version
+from node.storage.database import Database
+from protocol import codec, limits
+from protocol.errors import LocalProtocolError
+from protocol.ids import ActorId, DeviceId, ItemId, RecordId
+from protocol.records import Register
+from protocol.values import Content, ItemAttributes, Placement
+from protocol.version_vector import EMPTY_CONTEXT, Context, Dot
+
+RegisterValue = Placement | ItemAttributes | Content
+
+_COLUMNS = "actor, n, context, time_us, device, staging, value"
+_EMPTY_CONTEXT_BYTES = codec.encode(EMPTY_CONTEXT.to_value())
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who writes here in this run."""
+
+    actor: ActorId
+    device: DeviceId
+
+
+@dataclass(frozen=True, slots=True)
+class PendingWrite:
+    """A local write that no record carries yet."""
+
+    item: ItemId
+    register: Register
+    version: Version[Any]
+
+
+class Registers:
+    """Live versions of all registers.
+
+    Concurrency: owned by the node's loop; no method awaits.
+    """
+
+    def __init__(self, database: Database, author: Author) -> None:
+        self._database = database
+        self._author = author
+
+    @property
+    def author(self) -> Author:
+        """Who writes here in this run."""
+        return self._author
+
+    def placements(self, item: ItemId) -> list[Version[Placement]]:
+        """Live placements of an item."""
+        return self._versions(item, Register.PLACEMENT)
+
+    def attributes(self, item: ItemId) -> list[Version[ItemAttributes]]:
+        """Live attributes of an item."""
+        return self._versions(item, Register.ATTRIBUTES)
+
+    def contents(self, item: ItemId) -> list[Version[Content]]:
+        """Live contents of an item."""
+        return self._versions(item, Register.CONTENT)
+
+    def content(self, item: ItemId, dot: Dot) -> Version[Content] | None:
+        """One live content, or None when it is covered by now."""
+        row = self._database.row(
+            f"SELECT {_COLUMNS} FROM versions WHERE item = ? AND register = ? AND actor = ? AND n = ?",
+            (item, int(Register.CONTENT), dot.actor, dot.n),
+        )
+        return None if row is None else _version(Register.CONTENT, row)
+
+    def seen(self, item: ItemId, register: Register) -> Context:
+        """Every dot of the register that is known here."""
+        rows = self._database.execute(
+            "SELECT actor, n FROM versions WHERE item = ? AND register = ?", (item, int(register))
+        )
+        return self._covered(item, register).add(Dot(ActorId(a), n) for a, n in rows)
+
+    def write_local(
+        self,
+        item: ItemId,
+        register: Register,
+        value: RegisterValue,
+        time_us: int,
+        group: int,
+        base: Version[Any] | None = None,
+    ) -> Dot:
+        """Write a register here; the write waits in ``group`` to be sealed.
+
+        A write that is still waiting and is covered by the new one is replaced in place: it keeps
+        its dot, so that many saves within the settle time are one version.
+
+        Args:
+            base: the one version that the writer had seen; None when it had seen all siblings.
+
+        Returns:
+            The dot of the write.
+        """
+        if base is None:
+            seen = self.seen(item, register)
+        else:
+            seen = base.context.add([base.dot])
+        own = self._replaceable(item, register, seen)
+        if own is not None:
+            dot, context = own
+            context = context.join(seen.without(dot))
+        else:
+            dot = Dot(self._author.actor, self._next_n(item, register))
+            context = seen
+        self._cover(item, register, context, dot)
+        staging, encoded = _encode(value)
+        self._database.execute(
+            "INSERT OR REPLACE INTO versions VALUES (?,?,?,?,?,?,?,NULL,?,?,?)",
+            (
+                item,
+                int(register),
+                dot.actor,
+                dot.n,
+                codec.encode(context.to_value()),
+                time_us,
+                self._author.device,
+                group,
+                staging,
+                encoded,
+            ),
+        )
+        return dot
+
+    def apply_remote(
+        self,
+        item: ItemId,
+        register: Register,
+        version: Version[Any],
+        record: RecordId,
+    ) -> bool:
+        """Take a write that a record brought.
+
+        Returns:
+            Whether it changed anything: a known or covered write does not.
+
+        Raises:
+            LocalProtocolError: the dot is known with another record: two values for one dot.
+        """
+        known = self._database.row(
+            "SELECT record FROM versions WHERE item = ? AND register = ? AND actor = ? AND n = ?",
+            (item, int(register), version.dot.actor, version.dot.n),
+        )
+        if known is not None:
+            if known[0] != record:
+                raise LocalProtocolError(f"two values for one dot of {item}")
+            return False
+        self._cover(item, register, version.context, None)
+        if self._covered(item, register).covers(version.dot):
+            return True
+        staging, encoded = _encode(version.value)
+        self._database.execute(
+            "INSERT INTO versions VALUES (?,?,?,?,?,?,?,?,NULL,?,?)",
+            (
+                item,
+                int(register),
+                version.dot.actor,
+                version.dot.n,
+                codec.encode(version.context.to_value()),
+                version.time_us,
+                version.device,
+                record,
+                staging,
+                encoded,
+            ),
+        )
+        return True
+
+    def pending_writes(self, group: int) -> list[PendingWrite]:
+        """The writes of a group, by item and register."""
+        rows = self._database.execute(
+            f"SELECT item, register, {_COLUMNS} FROM versions WHERE pending = ? "
+            "ORDER BY item, register",
+            (group,),
+        )
+        return [
+            PendingWrite(ItemId(row[0]), Register(row[1]), _version(Register(row[1]), row[2:]))
+            for row in rows
+        ]
+
+    def is_waiting(self, item: ItemId, register: Register) -> bool:
+        """Whether a local write of the register is not yet sealed."""
+        return (
+            self._database.row(
+                "SELECT 1 FROM versions WHERE item = ? AND register = ? AND pending IS NOT NULL",
+                (item, int(register)),
+            )
+            is not None
+        )
+
+    def replace_value(
+        self, item: ItemId, register: Register, dot: Dot, value: RegisterValue
+    ) -> None:
+        """Give a waiting write its final value (blocks instead of staging)."""
+        staging, encoded = _encode(value)
+        self._database.execute(
+            "UPDATE versions SET staging = ?, value = ? "
+            "WHERE item = ? AND register = ? AND actor = ? AND n = ? AND record IS NULL",
+            (staging, encoded, item, int(register), dot.actor, dot.n),
+        )
+
+    def mark_sealed(self, group: int, record: RecordId, time_us: int) -> None:
+        """The group's writes now travel in ``record``, with its time."""
+        self._database.execute(
+            "UPDATE versions SET record = ?, pending = NULL, time_us = ? WHERE pending = ?",
+            (record, time_us, group),
+        )
+
+    def forget_item(self, item: ItemId) -> None:
+        """Drop an item of which nothing was ever sealed."""
+        self._database.execute("DELETE FROM versions WHERE item = ?", (item,))
+        self._database.execute("DELETE FROM covered WHERE item = ?", (item,))
+
+    def was_sealed(self, item: ItemId) -> bool:
+        """Whether any write of the item is in a record, or was covered."""
+        row = self._database.row(
+            "SELECT 1 FROM versions WHERE item = ? AND record IS NOT NULL LIMIT 1", (item,)
+        ) or self._database.row("SELECT 1 FROM covered WHERE item = ? LIMIT 1", (item,))
+        return row is not None
+
+    def items_in_group(self, group: int) -> list[ItemId]:
+        """The items that the group writes."""
+        rows = self._database.execute(
+            "SELECT DISTINCT item FROM versions WHERE pending = ?", (group,)
+        )
+        return [ItemId(item) for (item,) in rows]
+
+    def groups_of(self, items: Iterable[ItemId]) -> list[int]:
+        """The groups in which any of the items has a waiting write."""
+        found: set[int] = set()
+        for item in items:
+            rows = self._database.execute(
+                "SELECT DISTINCT pending FROM versions WHERE item = ? AND pending IS NOT NULL",
+                (item,),
+            )
+            found.update(group for (group,) in rows)
+        return sorted(found)
+
+    def adopt_waiting_writes(self) -> list[ItemId]:
+        """Give writes that a former run left unsealed dots of this run's actor.
+
+        A home restored from a backup may hold a waiting write whose dot the original device has
+        since published with another value; a dot of this run can not have been published.
+
+        Returns:
+            The items changed.
+        """
+        rows = list(
+            self._database.execute(
+                "SELECT item, register, actor, n, staging, value FROM versions "
+                "WHERE record IS NULL AND actor <> ?",
+                (self._author.actor,),
+            )
+        )
+        renamed: dict[tuple[bytes, Dot], Dot] = {}
+        for item, register, actor, n, _, _ in rows:
+            old = Dot(ActorId(actor), n)
+            new = Dot(self._author.actor, self._next_n(ItemId(item), Register(register)))
+            if register == Register.CONTENT:
+                renamed[(item, old)] = new
+            self._database.execute(
+                "UPDATE versions SET actor = ?, n = ? "
+                "WHERE item = ? AND register = ? AND actor = ? AND n = ?",
+                (new.actor, new.n, item, register, old.actor, old.n),
+            )
+        for (item, old), new in renamed.items():
+            self._rename_seen(ItemId(item), old, new)
+        return sorted({ItemId(row[0]) for row in rows})
+
+    def _rename_seen(self, item: ItemId, old: Dot, new: Dot) -> None:
+        for version in self.placements(item):
+            if version.value.seen.covers(old) and self.is_waiting(item, Register.PLACEMENT):
+                seen = version.value.seen.without(old).add([new])
+                value = Placement(version.value.links, version.value.former, seen)
+                self.replace_value(item, Register.PLACEMENT, version.dot, value)
+
+    def _versions(self, item: ItemId, register: Register) -> list[Version[Any]]:
+        rows = self._database.execute(
+            f"SELECT {_COLUMNS} FROM versions WHERE item = ? AND register = ?",
+            (item, int(register)),
+        )
+        return [_version(register, row) for row in rows]
+
+    def _covered(self, item: ItemId, register: Register) -> Context:
+        row = self._database.row(
+            "SELECT context FROM covered WHERE item = ? AND register = ?", (item, int(register))
+        )
+        return EMPTY_CONTEXT if row is None else _context(row[0])
+
+    def _cover(self, item: ItemId, register: Register, context: Context, spare: Dot | None) -> None:
+        if not context.vector:
+            return
+        covered = self._covered(item, register)
+        joined = covered.join(context)
+        if joined != covered:
+            self._database.execute(
+                "INSERT OR REPLACE INTO covered VALUES (?,?,?)",
+                (item, int(register), codec.encode(joined.to_value())),
+            )
+        rows = list(
+            self._database.execute(
+                "SELECT actor, n, record FROM versions WHERE item = ? AND register = ?",
+                (item, int(register)),
+            )
+        )
+        for actor, n, record in rows:
+            dot = Dot(ActorId(actor), n)
+            if dot == spare or not context.covers(dot):
+                continue
+            self._database.execute(
+                "DELETE FROM versions WHERE item = ? AND register = ? AND actor = ? AND n = ?",
+                (item, int(register), actor, n),
+            )
+            if record is not None:
+                self._drop_record(record)
+
+    def _drop_record(self, record: bytes) -> None:
+        self._database.execute(
+            "DELETE FROM records WHERE record = ?1 AND position IS NOT NULL "
+            "AND NOT EXISTS (SELECT 1 FROM versions WHERE record = ?1)",
+            (record,),
+        )
+
+    def _replaceable(
+        self, item: ItemId, register: Register, seen: Context
+    ) -> tuple[Dot, Context] | None:
+        rows = self._database.execute(
+            "SELECT actor, n, context FROM versions "
+            "WHERE item = ? AND register = ? AND pending IS NOT NULL",
+            (item, int(register)),
+        )
+        for actor, n, context in list(rows):
+            dot = Dot(ActorId(actor), n)
+            if seen.covers(dot):
+                return dot, _context(context)
+        return None
+
+    def _next_n(self, item: ItemId, register: Register) -> int:
+        row = self._database.row(
+            "SELECT max(n) FROM versions WHERE item = ? AND register = ? AND actor = ?",
+            (item, int(register), self._author.actor),
+        )
+        live: int = (row[0] if row else None) or 0
+        covered = self._covered(item, register).vector.get(self._author.actor, 0)
+        return max(live, covered) + 1
+
+
+def parse_value(register: Register, encoded: bytes) -> RegisterValue:
+    """A register's value from its opened canonical bytes.
+
+    Raises:
+        RemoteProtocolError: it is not a value of that register.
+    """
+    value = codec.decode(encoded, limits.MAX_RECORD_BYTES)
+    match register:
+        case Register.PLACEMENT:
+            return Placement.from_value(value)
+        case Register.ATTRIBUTES:
+            return ItemAttributes.from_value(value)
+        case Register.CONTENT:
+            return Content.from_value(value)
+
+
+def _encode(value: RegisterValue) -> tuple[bytes | None, bytes]:
+    if isinstance(value, StagedContent):
+        staging = codec.encode([value.staging, value.size, value.mtime_ns])
+        return staging, codec.encode(value.base.to_value())
+    return None, codec.encode(value.to_value())
+
+
+def _version(register: Register, row: Sequence[Any]) -> Version[Any]:
+    actor, n, context, time_us, device, staging, encoded = row
+    value = parse_value(register, encoded)
+    if staging is not None:
+        assert isinstance(value, Content)
+        name, size, mtime_ns = codec.decode(staging, 4096)
+        value = staged_content(value, name, size, mtime_ns)
+    return Version(Dot(ActorId(actor), n), time_us, DeviceId(device), _context(context), value)
+
+
+def _context(encoded: bytes) -> Context:
+    if encoded == _EMPTY_CONTEXT_BYTES:
+        return EMPTY_CONTEXT
+    return Context.from_value(codec.decode(encoded, limits.MAX_RECORD_BYTES))
+
