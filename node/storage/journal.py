@@ -102,12 +102,16 @@ class Journal:
         for group in groups:
             self._database.execute("UPDATE groups SET urgent = 1 WHERE id = ?", (group,))
 
-    def groups(self, settled_before_us: int, limit: int) -> list[Group]:
-        """Groups that may be sealed, oldest first: urgent, or unchanged since that time."""
+    def groups(self, settled_before_us: int, begun_before_us: int, limit: int) -> list[Group]:
+        """Groups that may be sealed, oldest first.
+
+        They are urgent, or unchanged since ``settled_before_us``, or so old (begun before
+        ``begun_before_us``) that a program that keeps changing them must not hold them back.
+        """
         rows = self._database.execute(
-            "SELECT id, first_us, last_us, urgent FROM groups WHERE urgent = 1 OR last_us <= ? "
-            "ORDER BY id LIMIT ?",
-            (settled_before_us, limit),
+            "SELECT id, first_us, last_us, urgent FROM groups "
+            "WHERE urgent = 1 OR last_us <= ? OR first_us <= ? ORDER BY id LIMIT ?",
+            (settled_before_us, begun_before_us, limit),
         )
         return [Group(row[0], row[1], row[2], bool(row[3])) for row in rows]
 

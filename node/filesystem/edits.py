@@ -1,0 +1,325 @@
+"""Local changes of the tree: each is one transaction that writes registers and refreshes the view.
+
+Knows links, placements and groups; knows no handles, no bytes of files and no network. Called by
+the drive. Every method is synchronous and leaves nothing half done.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+from node.core.tree_view import Version, merge_placements
+from node.filesystem.values import checked_name, drive_error
+from node.storage.database import Database
+from node.storage.journal import Journal
+from node.storage.registers import Registers
+from node.storage.tree import EntryRow, ItemRow, Tree
+from protocol.hybrid_clock import tick
+from protocol.ids import ROOT_ITEM, ItemId, LinkId
+from protocol.limits import MAX_FORMER_LINKS, MAX_LINKS
+from protocol.records import Register
+from protocol.values import Content, ItemAttributes, Kind, Link, Placement
+
+
+class Edits:
+    """The writing side of one namespace.
+
+    Concurrency: owned by the node's loop; no method awaits.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        registers: Registers,
+        tree: Tree,
+        journal: Journal,
+        now_ns: Callable[[], int],
+    ) -> None:
+        self._database = database
+        self._registers = registers
+        self._tree = tree
+        self._journal = journal
+        self._now_ns = now_ns
+
+    def create(
+        self, parent: ItemRow, name: bytes, content: Content, attributes: ItemAttributes
+    ) -> ItemRow:
+        """Make a new item in a folder.
+
+        Raises:
+            DriveError: EEXIST, or the name can not be given.
+            StorageError: the index can not be written; nothing was made.
+        """
+        checked_name(name)
+        if self._tree.entry(parent.item, name) is not None:
+            raise drive_error(errno.EEXIST)
+        item = ItemId(os.urandom(ItemId.size_bytes))
+        time_us = self._time_us()
+        link = Link(LinkId(os.urandom(LinkId.size_bytes)), parent.item, name)
+        with self._database.transaction():
+            group = self._open_group(time_us, self._haunted(parent.item))
+            self._keep_folder(parent.item, time_us, group)
+            self._registers.write_local(
+                item, Register.PLACEMENT, Placement((link,)), time_us, group
+            )
+            self._registers.write_local(item, Register.ATTRIBUTES, attributes, time_us, group)
+            self._registers.write_local(item, Register.CONTENT, content, time_us, group)
+            self._entries_changed(parent.item, time_us, group)
+            self._tree.refresh(item, self._now_ns())
+        row = self._tree.item(item)
+        assert row is not None
+        return row
+
+    def link(self, row: ItemRow, parent: ItemRow, name: bytes) -> ItemRow:
+        """Give an item one more name.
+
+        Raises:
+            DriveError: EEXIST; EPERM for a folder; EMLINK; ENOENT when the item was deleted.
+        """
+        checked_name(name)
+        if row.kind is Kind.DIRECTORY:
+            raise drive_error(errno.EPERM)
+        if self._tree.entry(parent.item, name) is not None:
+            raise drive_error(errno.EEXIST)
+        present = self._shown_links(row.item)
+        if not present:
+            raise drive_error(errno.ENOENT)
+        if len(present) >= MAX_LINKS:
+            raise drive_error(errno.EMLINK)
+        added = Link(LinkId(os.urandom(LinkId.size_bytes)), parent.item, name)
+        with self._database.transaction():
+            time_us = self._time_us(self._registers.placements(row.item))
+            group = self._open_group(time_us, [row.item, *self._haunted(parent.item)])
+            self._keep_folder(parent.item, time_us, group)
+            self._write_links(row.item, [*present, added], [], time_us, group)
+            self._entries_changed(parent.item, time_us, group)
+            self._tree.refresh(row.item, self._now_ns())
+        return self._tree.item(row.item) or row
+
+    def unlink(self, parent: ItemRow, entry: EntryRow) -> bool:
+        """Take one name away; the last one deletes the item.
+
+        Returns:
+            Whether the item has no name left.
+        """
+        with self._database.transaction():
+            time_us = self._time_us(self._registers.placements(entry.item))
+            group = self._open_group(time_us, [entry.item, *self._haunted(parent.item)])
+            is_last = self._remove_link(entry, time_us, group)
+            self._keep_folder(parent.item, time_us, group)
+            self._entries_changed(parent.item, time_us, group)
+            self._settle_empty_group(group)
+        return is_last
+
+    def remove_folder(self, parent: ItemRow, entry: EntryRow) -> None:
+        """Delete an empty folder, with those merged into it.
+
+        Raises:
+            DriveError: ENOTEMPTY.
+        """
+        if self._tree.has_entries(entry.item):
+            raise drive_error(errno.ENOTEMPTY)
+        folders = self._tree.merged_folders(entry.item)
+        with self._database.transaction():
+            time_us = self._time_us(
+                *(self._registers.placements(folder) for folder in folders)
+            )
+            group = self._open_group(time_us, [*folders, *self._haunted(parent.item)])
+            for folder in folders:
+                self._delete(folder, time_us, group)
+            self._keep_folder(parent.item, time_us, group)
+            self._entries_changed(parent.item, time_us, group)
+            self._settle_empty_group(group)
+
+    def move(
+        self,
+        source_parent: ItemRow,
+        source: EntryRow,
+        target_parent: ItemRow,
+        target_name: bytes,
+        target: EntryRow | None,
+    ) -> bool:
+        """Rename; an entry that is there already is replaced in the same record.
+
+        Returns:
+            Whether the replaced item has no name left (False when there was none).
+        """
+        checked_name(target_name)
+        moved = self._tree.merged_folders(source.item)
+        touched = [*moved, *([target.item] if target is not None else [])]
+        is_last = False
+        with self._database.transaction():
+            time_us = self._time_us(*(self._registers.placements(item) for item in touched))
+            group = self._open_group(time_us, [*touched, *self._haunted(target_parent.item)])
+            if target is not None:
+                if self._is_folder(target.item):
+                    for folder in self._tree.merged_folders(target.item):
+                        self._delete(folder, time_us, group)
+                else:
+                    is_last = self._remove_link(target, time_us, group)
+                self._journal.make_urgent([group])
+            self._keep_folder(target_parent.item, time_us, group)
+            for item in moved:
+                link_id = source.link if item == source.item else None
+                self._move_link(item, link_id, target_parent.item, target_name, time_us, group)
+            self._entries_changed(source_parent.item, time_us, group)
+            self._entries_changed(target_parent.item, time_us, group)
+        return is_last
+
+    def exchange(
+        self, first_parent: ItemRow, first: EntryRow, second_parent: ItemRow, second: EntryRow
+    ) -> None:
+        """Swap two entries in one record."""
+        touched = [first.item, second.item]
+        with self._database.transaction():
+            time_us = self._time_us(*(self._registers.placements(item) for item in touched))
+            group = self._open_group(time_us, touched)
+            self._move_link(
+                first.item, first.link, second_parent.item, second.shown, time_us, group
+            )
+            self._move_link(
+                second.item, second.link, first_parent.item, first.shown, time_us, group
+            )
+            self._entries_changed(first_parent.item, time_us, group)
+            self._entries_changed(second_parent.item, time_us, group)
+
+    def set_attributes(
+        self, item: ItemId, change: Callable[[ItemAttributes, int], ItemAttributes]
+    ) -> None:
+        """Write an item's attributes: ``change`` gets the present ones and the write's time."""
+        with self._database.transaction():
+            versions = self._registers.attributes(item)
+            time_us = self._time_us(versions)
+            latest = max(versions, key=lambda version: version.rank, default=None)
+            present = latest.value if latest is not None else ItemAttributes(0o700)
+            group = self._open_group(time_us, [item])
+            self._registers.write_local(
+                item, Register.ATTRIBUTES, change(present, time_us), time_us, group
+            )
+            self._tree.refresh(item, self._now_ns())
+
+    def write_content(
+        self, item: ItemId, content: Content, base: Version[Content] | None, *, is_urgent: bool
+    ) -> Version[Content]:
+        """Write an item's content over ``base``, the version that the writer had opened.
+
+        Returns:
+            The version that was written: the base of what is written next.
+        """
+        with self._database.transaction():
+            time_us = self._time_us([base] if base is not None else [])
+            group = self._open_group(time_us, [item])
+            dot = self._registers.write_local(
+                item, Register.CONTENT, content, time_us, group, base
+            )
+            if is_urgent:
+                self._journal.make_urgent([group])
+            self._tree.refresh(item, self._now_ns())
+        version = self._registers.content(item, dot)
+        assert version is not None
+        return version
+
+    def make_urgent(self, item: ItemId) -> None:
+        """Publish what waits for this item at once."""
+        with self._database.transaction():
+            self._journal.make_urgent(self._registers.groups_of([item]))
+
+    def _time_us(self, *covered: Iterable[Version[Any]]) -> int:
+        times = (version.time_us for versions in covered for version in versions)
+        return tick(self._now_ns() // 1000, times)
+
+    def _open_group(self, time_us: int, items: Iterable[ItemId]) -> int:
+        return self._journal.open_group(time_us, self._registers.groups_of(items))
+
+    def _is_folder(self, item: ItemId) -> bool:
+        row = self._tree.item(item)
+        return row is not None and row.kind is Kind.DIRECTORY
+
+    def _entries_changed(self, folder: ItemId, time_us: int, group: int) -> None:
+        self._journal.note_folder(group, folder, time_us)
+        self._tree.note_entries_changed(folder, time_us)
+
+    def _shown_links(self, item: ItemId) -> list[Link]:
+        links, former = merge_placements(self._registers.placements(item))
+        if not links and former and self._tree.link_count(item):
+            return [former[0].link]
+        return [placed.link for placed in links]
+
+    def _keep_folder(self, folder: ItemId, time_us: int, group: int) -> None:
+        """A folder that is shown only because something lives in it is put back by a change."""
+        if self._haunted(folder):
+            for entry in self._tree.entries_of(folder):
+                link = Link(entry.link, entry.parent, entry.shown)
+                self._write_links(folder, [link], [], time_us, group)
+                self._tree.refresh(folder, self._now_ns())
+
+    def _haunted(self, folder: ItemId) -> list[ItemId]:
+        """The folder, if it is deleted and shown only because something lives in it."""
+        if folder == ROOT_ITEM:
+            return []
+        links, former = merge_placements(self._registers.placements(folder))
+        return [folder] if former and not links else []
+
+    def _move_link(
+        self,
+        item: ItemId,
+        link_id: LinkId | None,
+        parent: ItemId,
+        name: bytes,
+        time_us: int,
+        group: int,
+    ) -> None:
+        present = self._shown_links(item)
+        kept = [link for link in present if link_id is not None and link.id != link_id]
+        moved = [link for link in present if link_id is None or link.id == link_id]
+        renamed = [replace(link, parent=parent, name=name) for link in moved]
+        self._write_links(item, [*kept, *renamed], moved, time_us, group)
+        self._tree.refresh(item, self._now_ns())
+
+    def _remove_link(self, entry: EntryRow, time_us: int, group: int) -> bool:
+        present = self._shown_links(entry.item)
+        kept = [link for link in present if link.id != entry.link]
+        if not kept:
+            self._delete(entry.item, time_us, group)
+            return True
+        removed = [link for link in present if link.id == entry.link]
+        self._write_links(entry.item, kept, removed, time_us, group)
+        self._tree.refresh(entry.item, self._now_ns())
+        return False
+
+    def _delete(self, item: ItemId, time_us: int, group: int) -> None:
+        if not self._registers.was_sealed(item):
+            self._registers.forget_item(item)
+            self._tree.remove(item)
+            return
+        present = self._shown_links(item)
+        self._write_links(item, [], present, time_us, group)
+        self._tree.refresh(item, self._now_ns())
+
+    def _write_links(
+        self,
+        item: ItemId,
+        links: Iterable[Link],
+        left: Iterable[Link],
+        time_us: int,
+        group: int,
+    ) -> None:
+        _, former = merge_placements(self._registers.placements(item))
+        former_links = dict.fromkeys([*left, *(placed.link for placed in former)])
+        sorted_links = tuple(sorted(links, key=lambda link: link.id))
+        placement = Placement(
+            sorted_links,
+            tuple(former_links)[:MAX_FORMER_LINKS],
+        )
+        if not sorted_links:
+            placement = replace(placement, seen=self._registers.seen(item, Register.CONTENT))
+        self._registers.write_local(item, Register.PLACEMENT, placement, time_us, group)
+
+    def _settle_empty_group(self, group: int) -> None:
+        """A group whose items were all taken back before anybody saw them sends nothing."""
+        if not self._registers.items_in_group(group):
+            self._journal.close_group(group)
