@@ -1,0 +1,127 @@
+"""The caller's end of the control socket, for tools that wait for each answer.
+
+Owns the connection and its deadlines. Blocking: made for a command line, not for trio. Refuses to
+know any command. Called by `node.cli`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from node.control.messages import (
+    MAX_ANSWER_BYTES,
+    MAX_REQUEST_BYTES,
+    Answer,
+    ControlError,
+    Request,
+    socket_path,
+)
+from protocol.errors import RemoteProtocolError
+from protocol.framing import FrameDecoder, encode_frame
+
+_RECEIVE_BYTES = 256 * 1024
+
+
+class ControlClient:
+    """A connection to the node that runs on a state directory. Use as a context manager."""
+
+    def __init__(self, home: Path, connect_timeout_s: float = 5.0) -> None:
+        """Connects.
+
+        Raises:
+            ControlError: `not_running` when no node listens there; `failed` otherwise.
+        """
+        self._home = home
+        self._decoder = FrameDecoder(MAX_ANSWER_BYTES)
+        self._requests = 0
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(connect_timeout_s)
+        try:
+            self._connect()
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _connect(self) -> None:
+        try:
+            directory = os.open(self._home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                self._socket.connect(socket_path(directory))
+            finally:
+                os.close(directory)
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError) as error:
+            raise ControlError(
+                "not_running", f"no node is running for {self._home}; start it with: atoll run"
+            ) from error
+        except OSError as error:
+            raise ControlError(
+                "failed", f"cannot talk to the node of {self._home}: {error.strerror or error}"
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._socket.close()
+
+    def call(self, command: str, *, timeout_s: float = 30.0, **arguments: Any) -> Any:
+        """Has the node carry out a command and returns the result.
+
+        Raises:
+            ControlError: the node's own, or `timeout` and `failed` when no answer came.
+        """
+        self._requests += 1
+        request = Request(self._requests, command, arguments)
+        deadline = time.monotonic() + timeout_s
+        try:
+            self._socket.settimeout(timeout_s)
+            self._socket.sendall(encode_frame(request.to_wire(), MAX_REQUEST_BYTES))
+            while True:
+                for payload in self._receive(deadline):
+                    answer = Answer.from_wire(payload)
+                    if answer.id == request.id:
+                        if answer.error is not None:
+                            raise answer.error
+                        return answer.result
+        except TimeoutError as error:
+            raise ControlError(
+                "timeout", f"the node of {self._home} did not answer within {timeout_s:g} s"
+            ) from error
+        except OSError as error:
+            raise self._hung_up() from error
+        except RemoteProtocolError as error:
+            raise ControlError(
+                "failed", "the node answered with something else; is it of another version?"
+            ) from error
+
+    def wait_for_end(self, timeout_s: float) -> bool:
+        """Waits until the node has closed the connection; False when it did not in time."""
+        deadline = time.monotonic() + timeout_s
+        try:
+            while True:
+                self._receive(deadline)
+        except TimeoutError:
+            return False
+        except (ControlError, OSError):
+            return True
+
+    def _receive(self, deadline: float) -> list[bytes]:
+        # Zero would mean not to block at all, which is another error.
+        self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
+        data = self._socket.recv(_RECEIVE_BYTES)
+        if not data:
+            raise self._hung_up()
+        return self._decoder.feed(data)
+
+    def _hung_up(self) -> ControlError:
+        return ControlError("failed", f"the node of {self._home} ended before it answered")

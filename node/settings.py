@@ -1,0 +1,92 @@
+"""What one run of the node is told: where its state lies, where it mounts, and its bounds.
+
+Owns the defaults and the reading of directories from the environment. Refuses to change while the
+node runs. Made by `node.cli` (and by tests), read by `node.main`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from node.errors import SettingsError
+
+MEBIBYTE = 1024 * 1024
+GIBIBYTE = 1024 * MEBIBYTE
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """The settings of one run.
+
+    Attributes:
+        home: the device's state directory.
+        mountpoint: where the drive appears.
+        is_lan_enabled: whether nodes on the same network are looked for.
+        lan_addresses: addresses of this machine to be found at; empty for all of them.
+        allow_other: whether other users of this machine may enter the mount (as the kernel's
+            option of the same name; needs ``user_allow_other`` in ``/etc/fuse.conf`` or root).
+        cache_limit_bytes: sealed blocks kept beyond those that exist only here or are pinned.
+        read_deadline_s: longest wait of a read for bytes that are not here; then it fails.
+        settle_s: how long removals and moves-away wait for what may follow them in a save.
+        quiet_publish_s: a file that stays open is published after so long without a write.
+        upload_parallelism: blocks on their way to the server at once.
+        download_parallelism: blocks on their way here at once.
+        stop_deadline_s: longest wait at the end for open files and what is still to be sent.
+    """
+
+    home: Path
+    mountpoint: Path
+    is_lan_enabled: bool = True
+    lan_addresses: tuple[str, ...] = ()
+    allow_other: bool = False
+    cache_limit_bytes: int = 10 * GIBIBYTE
+    read_deadline_s: float = 30.0
+    settle_s: float = 0.2
+    quiet_publish_s: float = 5.0
+    upload_parallelism: int = 4
+    download_parallelism: int = 8
+    stop_deadline_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not (self.home.is_absolute() and self.mountpoint.is_absolute()):
+            raise AssertionError("paths are absolute: the node changes its directory")
+        for one, other in ((self.home, self.mountpoint), (self.mountpoint, self.home)):
+            if one == other or one in other.parents:
+                raise SettingsError(
+                    f"the state in {self.home} and the drive at {self.mountpoint} must not lie "
+                    "within each other; choose another mountpoint or --home"
+                )
+
+
+def default_home(environment: Mapping[str, str]) -> Path:
+    """``ATOLL_HOME``, else ``atoll`` in the user's state directory (XDG Base Directory 0.8).
+
+    Raises:
+        SettingsError: no home directory is known.
+    """
+    if chosen := environment.get("ATOLL_HOME"):
+        return Path(chosen).expanduser().absolute()
+    state = environment.get("XDG_STATE_HOME", "")
+    # The specification says to ignore relative paths.
+    base = Path(state) if state.startswith("/") else _user_home() / ".local" / "state"
+    return base / "atoll"
+
+
+def default_mountpoint() -> Path:
+    """``~/Atoll``.
+
+    Raises:
+        SettingsError: no home directory is known.
+    """
+    return _user_home() / "Atoll"
+
+
+def _user_home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise SettingsError(
+            "no home directory is known for this user; set HOME, or ATOLL_HOME and a mountpoint"
+        ) from error
