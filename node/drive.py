@@ -1,0 +1,694 @@
+"""The drive: a namespace as a file system. The one door for the mount.
+
+It knows inodes, handles and errno; what a change means for registers is in `node.filesystem.edits`,
+bytes are in `node.filesystem.open_files`. Metadata methods are synchronous and answer from the
+index; nothing here waits for the network except `read`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import trio
+
+from node.core.tree_view import Version
+from node.filesystem.conflict_folder import NAME as ATOLL_NAME
+from node.filesystem.conflict_folder import ConflictFolder
+from node.filesystem.edits import Edits
+from node.filesystem.open_files import OpenFile, OpenFiles
+from node.filesystem.values import (
+    AttributeChanges,
+    Attributes,
+    FolderEntry,
+    Invalidation,
+    Owner,
+    StaleEntry,
+    StaleInode,
+    Statistics,
+    attributes_of,
+    checked_name,
+    drive_error,
+)
+from node.filesystem.xattrs import Xattrs
+from node.storage.database import Database
+from node.storage.registers import Registers
+from node.storage.tree import ROOT_INODE, Changes, EntryRow, ItemRow, Tree
+from protocol.ids import ItemId
+from protocol.limits import MAX_SYMLINK_BYTES
+from protocol.values import Content, ExplicitTime, ItemAttributes, Kind
+
+__all__ = [
+    "AttributeChanges",
+    "Attributes",
+    "Drive",
+    "FolderEntry",
+    "Invalidation",
+    "StaleEntry",
+    "StaleInode",
+    "Statistics",
+]
+
+_PAGE_ENTRIES = 512
+_INVALIDATION_BUFFER = 4096  # a puller that outruns the kernel waits
+
+
+@dataclass(slots=True)
+class _Held:
+    """An inode number that its item no longer has, kept while the kernel or a handle knows it."""
+
+    row: ItemRow
+    version: Version[Content] | None
+    is_unlinked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenFolder:
+    """A handle on a folder: entries are read in pages, by name."""
+
+    inode: int
+    item: ItemId | None
+    cookies: list[bytes]
+
+
+class Drive:
+    """One namespace as a file system.
+
+    Concurrency: owned by the node's loop. Synchronous methods are atomic; asynchronous ones take
+    what they need before their first await.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        registers: Registers,
+        tree: Tree,
+        edits: Edits,
+        files: OpenFiles,
+        conflicts: ConflictFolder,
+        xattrs: Xattrs,
+        owner: Owner,
+        home: Path,
+        now_ns: Callable[[], int],
+    ) -> None:
+        self._database = database
+        self._registers = registers
+        self._tree = tree
+        self._edits = edits
+        self._files = files
+        self._conflicts = conflicts
+        self._xattrs = xattrs
+        self._owner = owner
+        self._home = home
+        self._now_ns = now_ns
+        self._lookups: dict[int, int] = {}
+        self._held: dict[int, _Held] = {}
+        self._shown_before: dict[int, Version[Content]] = {}
+        self._handles: dict[int, tuple[OpenFile, bool]] = {}
+        self._folders: dict[int, _OpenFolder] = {}
+        self._next_handle = 1
+        self._published = trio.Event()
+        self._announce, self.invalidations = trio.open_memory_channel[Invalidation](
+            _INVALIDATION_BUFFER
+        )
+
+    # Names
+
+    def lookup(self, parent: int, name: bytes) -> Attributes:
+        """The entry of a folder; ENOENT, ENOTDIR."""
+        if self._conflicts.holds(parent):
+            return self._conflicts.lookup(parent, name)
+        if parent == ROOT_INODE and name == ATOLL_NAME:
+            return self._conflicts.root()
+        folder = self._folder(parent)
+        row = self._tree.lookup(folder.item, name)
+        if row is None:
+            raise drive_error(errno.ENOENT)
+        return self._attributes(row)
+
+    def attributes(self, inode: int) -> Attributes:
+        """What `stat` shows of an inode; ENOENT."""
+        if self._conflicts.holds(inode):
+            return self._conflicts.attributes(inode)
+        held = self._held.get(inode)
+        if held is not None:
+            row = self._files.overlay(held.row)
+            return attributes_of(row, 0 if held.is_unlinked else 1, self._owner)
+        return self._attributes(self._row(inode))
+
+    def _attributes(self, row: ItemRow) -> Attributes:
+        nlink = 1 if row.kind is Kind.DIRECTORY else self._tree.link_count(row.item)
+        return attributes_of(self._files.overlay(row), nlink, self._owner)
+
+    def open_folder(self, inode: int) -> int:
+        """A handle to read a folder's entries; ENOENT, ENOTDIR."""
+        item = None if self._conflicts.holds(inode) else self._folder(inode).item
+        handle = self._new_handle()
+        self._folders[handle] = _OpenFolder(inode, item, [b""])
+        return handle
+
+    def read_folder(self, handle: int, after_cookie: int) -> Iterator[FolderEntry]:
+        """Entries after a cookie (0: from the start), without ``.`` and ``..``."""
+        folder = self._folders[handle]
+        if folder.item is None:
+            entries = self._conflicts.list_folder(folder.inode)
+            for cookie, (name, attributes) in enumerate(entries, 1):
+                if cookie > after_cookie:
+                    yield FolderEntry(name, cookie, attributes)
+            return
+        cookie = min(after_cookie, len(folder.cookies) - 1)
+        after = folder.cookies[cookie]
+        while page := self._tree.list_folder(folder.item, after, _PAGE_ENTRIES):
+            for name, row in page:
+                cookie += 1
+                if cookie == len(folder.cookies):
+                    folder.cookies.append(name)
+                else:
+                    folder.cookies[cookie] = name
+                yield FolderEntry(name, cookie, self._attributes(row))
+            after = page[-1][0]
+
+    def release_folder(self, handle: int) -> None:
+        """Give a folder's handle back."""
+        del self._folders[handle]
+
+    def remember(self, inode: int) -> None:
+        """The kernel was handed an entry with this inode."""
+        self._lookups[inode] = self._lookups.get(inode, 0) + 1
+
+    def forget(self, inode: int, lookups: int) -> None:
+        """The kernel gave back so many of the entries that it was handed."""
+        left = self._lookups.get(inode, 0) - lookups
+        if left > 0:
+            self._lookups[inode] = left
+            return
+        self._lookups.pop(inode, None)
+        self._let_go(inode)
+
+    # Changes of the tree
+
+    def make_folder(self, parent: int, name: bytes, mode: int, uid: int, gid: int) -> Attributes:
+        """Make a folder; EEXIST, ENOENT, ENOTDIR, ENAMETOOLONG, EROFS in ``.atoll``."""
+        return self._create(parent, name, Content(Kind.DIRECTORY), mode, uid, gid)
+
+    def make_node(
+        self, parent: int, name: bytes, kind: Kind, mode: int, rdev: int, uid: int, gid: int
+    ) -> Attributes:
+        """Make an empty file, FIFO, socket or device node."""
+        content = Content(kind, mtime_ns=self._now_ns(), device_number=rdev)
+        return self._create(parent, name, content, mode, uid, gid)
+
+    def make_symlink(
+        self, parent: int, name: bytes, target: bytes, uid: int, gid: int
+    ) -> Attributes:
+        """Make a symlink; ENAMETOOLONG for a target of over 4,095 bytes."""
+        if len(target) > MAX_SYMLINK_BYTES:
+            raise drive_error(errno.ENAMETOOLONG)
+        content = Content(Kind.SYMLINK, len(target), self._now_ns(), inline=target)
+        return self._create(parent, name, content, 0o777, uid, gid)
+
+    def read_symlink(self, inode: int) -> bytes:
+        """A symlink's target; EINVAL for anything else."""
+        row = self._row(inode)
+        version = self._registers.content(row.item, row.content)
+        if row.kind is not Kind.SYMLINK or version is None:
+            raise drive_error(errno.EINVAL)
+        return bytes(version.value.inline)
+
+    def make_link(self, inode: int, new_parent: int, new_name: bytes) -> Attributes:
+        """Give a file one more name; EPERM for folders, EEXIST, EMLINK."""
+        parent = self._changeable_folder(new_parent, new_name)
+        row = self._row(inode)
+        with self._told((parent.item, new_name)):
+            row = self._edits.link(row, parent, new_name)
+        return self._attributes(row)
+
+    def create_file(
+        self, parent: int, name: bytes, mode: int, uid: int, gid: int
+    ) -> tuple[int, Attributes]:
+        """Make a file and open it for writing."""
+        content = Content(Kind.FILE, mtime_ns=self._now_ns())
+        attributes = self._create(parent, name, content, mode, uid, gid)
+        file = self._files.open(self._row(attributes.inode))
+        return self._add_handle(file, writable=True), attributes
+
+    def unlink(self, parent: int, name: bytes) -> None:
+        """Remove a name that is no folder's; EISDIR, ENOENT."""
+        folder = self._changeable_folder(parent, name)
+        entry, row = self._entry(folder, name)
+        if row.kind is Kind.DIRECTORY:
+            raise drive_error(errno.EISDIR)
+        with self._told((folder.item, name)):
+            is_last = self._edits.unlink(folder, entry)
+        if is_last:
+            self._hold_unlinked(row)
+
+    def remove_folder(self, parent: int, name: bytes) -> None:
+        """Remove an empty folder; ENOTDIR, ENOTEMPTY, ENOENT."""
+        folder = self._changeable_folder(parent, name)
+        entry, row = self._entry(folder, name)
+        if row.kind is not Kind.DIRECTORY:
+            raise drive_error(errno.ENOTDIR)
+        with self._told((folder.item, name)):
+            self._edits.remove_folder(folder, entry)
+        self._hold_unlinked(row)
+
+    def rename(
+        self,
+        parent: int,
+        name: bytes,
+        new_parent: int,
+        new_name: bytes,
+        *,
+        exclusive: bool = False,
+        exchange: bool = False,
+    ) -> None:
+        """Rename as `renameat2` does.
+
+        Raises:
+            DriveError: ENOENT, EEXIST (exclusive), EISDIR, ENOTDIR, ENOTEMPTY, EINVAL for a folder
+                into itself, EXDEV into or out of ``.atoll``.
+        """
+        source_folder = self._changeable_folder(parent, name)
+        target_folder = self._changeable_folder(new_parent, new_name)
+        source, source_row = self._entry(source_folder, name)
+        target = self._tree.entry(target_folder.item, checked_name(new_name))
+        self._refuse_loop(source_row, target_folder)
+        if exchange:
+            self._exchange(source_folder, source, target_folder, target)
+            return
+        if target is not None:
+            if exclusive:
+                raise drive_error(errno.EEXIST)
+            target_row = self._tree.item(target.item)
+            assert target_row is not None
+            if target.item == source.item:
+                return
+            self._refuse_replace(source_row, target_row)
+        with self._told((source_folder.item, name), (target_folder.item, new_name)):
+            is_last = self._edits.move(source_folder, source, target_folder, new_name, target)
+        if target is not None and (is_last or target_row.kind is Kind.DIRECTORY):
+            self._hold_unlinked(target_row)
+
+    def _exchange(
+        self, first_folder: ItemRow, first: EntryRow, second_folder: ItemRow, second: EntryRow | None
+    ) -> None:
+        if second is None:
+            raise drive_error(errno.ENOENT)
+        second_row = self._tree.item(second.item)
+        assert second_row is not None
+        self._refuse_loop(second_row, first_folder)
+        if first.item != second.item:
+            with self._told((first_folder.item, first.shown), (second_folder.item, second.shown)):
+                self._edits.exchange(first_folder, first, second_folder, second)
+
+    def _refuse_replace(self, source: ItemRow, target: ItemRow) -> None:
+        if target.kind is Kind.DIRECTORY:
+            if source.kind is not Kind.DIRECTORY:
+                raise drive_error(errno.EISDIR)
+            if self._tree.has_entries(target.item):
+                raise drive_error(errno.ENOTEMPTY)
+        elif source.kind is Kind.DIRECTORY:
+            raise drive_error(errno.ENOTDIR)
+
+    def _refuse_loop(self, moved: ItemRow, into: ItemRow) -> None:
+        if moved.kind is not Kind.DIRECTORY:
+            return
+        folder = into.item
+        while True:
+            if folder == moved.item:
+                raise drive_error(errno.EINVAL)
+            entries = self._tree.entries_of(folder)
+            if not entries:
+                return
+            folder = entries[0].parent
+
+    async def set_attributes(self, inode: int, changes: AttributeChanges) -> Attributes:
+        """Set what `chmod`, `chown`, `truncate` and `utimens` set; EROFS in ``.atoll``."""
+        if self._conflicts.holds(inode):
+            raise drive_error(errno.EROFS)
+        row = self._held[inode].row if inode in self._held else self._row(inode)
+        if changes.size is not None:
+            self._truncate(row, changes.size)
+        if row.kind is Kind.DIRECTORY or (
+            changes.mode is not None or changes.uid is not None or changes.gid is not None
+        ):
+            self._set_item_attributes(row, changes)
+        if changes.mtime_ns is not None and row.kind is not Kind.DIRECTORY:
+            self._set_mtime(row, changes.mtime_ns)
+        return self.attributes(inode)
+
+    def _set_item_attributes(self, row: ItemRow, changes: AttributeChanges) -> None:
+        held = self._held.get(row.inode)
+        if held is not None and held.is_unlinked:
+            uid = held.row.uid if changes.uid is None else changes.uid
+            gid = held.row.gid if changes.gid is None else changes.gid
+            mode = held.row.mode if changes.mode is None else changes.mode
+            held.row = replace(held.row, mode=mode, uid=uid, gid=gid)
+            return
+
+        def changed(present: ItemAttributes, time_us: int) -> ItemAttributes:
+            explicit = present.explicit_time
+            if changes.mtime_ns is not None and row.kind is Kind.DIRECTORY:
+                explicit = ExplicitTime(changes.mtime_ns, time_us)
+            return replace(
+                present,
+                mode=present.mode if changes.mode is None else changes.mode,
+                uid=present.uid if changes.uid is None else self._foreign_uid(changes.uid),
+                gid=present.gid if changes.gid is None else self._foreign_gid(changes.gid),
+                explicit_time=explicit,
+            )
+
+        with self._told():
+            self._edits.set_attributes(row.item, changed)
+
+    def _set_mtime(self, row: ItemRow, mtime_ns: int) -> None:
+        file = self._files.get(row.inode)
+        if file is not None:
+            self._files.set_mtime(file, mtime_ns)
+            if not any(writable for other, writable in self._handles.values() if other is file):
+                self._files.register(file, is_urgent=False)
+            return
+        if row.inode in self._held:
+            self._held[row.inode].row = replace(row, mtime_ns=mtime_ns)
+            return
+        version = self._registers.content(row.item, row.content)
+        assert version is not None
+        content = replace(
+            version.value, mtime_ns=mtime_ns, origin=version.value.origin or version.dot
+        )
+        with self._told():
+            self._edits.write_content(row.item, content, version, is_urgent=False)
+
+    def _truncate(self, row: ItemRow, size: int) -> None:
+        if row.kind is Kind.DIRECTORY:
+            raise drive_error(errno.EISDIR)
+        if row.kind is not Kind.FILE:
+            raise drive_error(errno.EINVAL)
+        has_handle = self._files.get(row.inode) is not None
+        held = self._held.get(row.inode)
+        file = self._files.open(row, held.version if held is not None else None)
+        try:
+            self._files.truncate(file, size)
+            if not has_handle:
+                with self._told():
+                    self._files.register(file, is_urgent=True)
+        finally:
+            self._files.close(file)
+
+    # Bytes
+
+    async def open_file(self, inode: int, *, writable: bool, truncate: bool) -> int:
+        """A handle on a file; EISDIR, ENOENT, EROFS when writing in ``.atoll``."""
+        if self._conflicts.holds(inode):
+            return self._open_conflict(inode, writable=writable)
+        held = self._held.get(inode)
+        row = held.row if held is not None else self._row(inode)
+        if row.kind is Kind.DIRECTORY:
+            raise drive_error(errno.EISDIR)
+        file = self._files.open(row, held.version if held is not None else None)
+        if truncate:
+            self._files.truncate(file, 0)
+        return self._add_handle(file, writable=writable)
+
+    def _open_conflict(self, inode: int, *, writable: bool) -> int:
+        if writable:
+            raise drive_error(errno.EROFS)
+        conflict = self._conflicts.open(inode)
+        row = replace(conflict.row, inode=inode)
+        return self._add_handle(self._files.open(row, conflict.version), writable=False)
+
+    async def read(self, handle: int, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes; fewer only at the end of the file.
+
+        Raises:
+            StorageError, ServerError: a block is neither here nor to be had within the deadline.
+        """
+        file, _ = self._handles[handle]
+        return await self._files.read(file, offset, size)
+
+    async def write(self, handle: int, offset: int, data: bytes) -> int:
+        """Write all of ``data``; EBADF for a handle that only reads, ENOSPC, EFBIG."""
+        file, writable = self._handles[handle]
+        if not writable:
+            raise drive_error(errno.EBADF)
+        return self._files.write(file, offset, data)
+
+    async def flush(self, handle: int) -> None:
+        """What was written survives the death of the node when this returns."""
+        file, writable = self._handles[handle]
+        if writable:
+            self._register(file)
+
+    async def fsync(self, handle: int) -> None:
+        """What was written survives the loss of power when this returns; it is published at once."""
+        file, _ = self._handles[handle]
+        self._register(file)
+        if file.item is not None:
+            self._edits.make_urgent(file.item)
+            self._published.set()
+        await self._files.sync(file)
+        await trio.to_thread.run_sync(self._database.sync)
+
+    async def fsync_folder(self, inode: int) -> None:
+        """The folder's entries survive the loss of power; its waiting changes are published."""
+        if not self._conflicts.holds(inode):
+            self._edits.make_urgent(self._folder(inode).item)
+            self._published.set()
+        await trio.to_thread.run_sync(self._database.sync)
+
+    async def release(self, handle: int) -> None:
+        """The last use of a handle; what was written is registered."""
+        file, writable = self._handles.pop(handle)
+        try:
+            if writable:
+                self._register(file)
+        finally:
+            self._files.close(file)
+            if file.handles == 0:
+                self._let_go(file.inode)
+
+    def _register(self, file: OpenFile) -> None:
+        if not file.is_dirty:
+            return
+        with self._told():
+            self._files.register(file, is_urgent=self._files.goes_at_once(file))
+        if file.inode in self._held and file.item is not None:
+            row = self._tree.item(file.item)
+            if row is not None:
+                self._tell(StaleInode(row.inode, data=True))
+
+    def register_all(self) -> None:
+        """Register every open file that was written to: the node is about to end."""
+        for file in self._files:
+            self._register(file)
+
+    async def run(self) -> None:
+        """Publish long-open files after a quiet period, until cancelled."""
+        while True:
+            await trio.sleep(2)
+            with self._told():
+                self._files.publish_quiet()
+
+    # Extended attributes and the whole
+
+    def get_xattr(self, inode: int, name: bytes) -> bytes:
+        """The value of an extended attribute; ENODATA, EOPNOTSUPP."""
+        if self._conflicts.holds(inode):
+            raise drive_error(errno.ENODATA)
+        return self._xattrs.get(self._row_or_held(inode), name)
+
+    def set_xattr(
+        self, inode: int, name: bytes, value: bytes, *, create: bool, replace: bool
+    ) -> None:
+        """Set an extended attribute; EEXIST, ENODATA, EPERM for ``user.atoll.*``, ENOSPC, ERANGE."""
+        if self._conflicts.holds(inode):
+            raise drive_error(errno.EROFS)
+        with self._told():
+            self._xattrs.set(self._row_or_held(inode), name, value, create=create, replace=replace)
+
+    def list_xattrs(self, inode: int) -> list[bytes]:
+        """Names of the extended attributes, with Atoll's own."""
+        if self._conflicts.holds(inode):
+            return []
+        return self._xattrs.names(self._row_or_held(inode))
+
+    def remove_xattr(self, inode: int, name: bytes) -> None:
+        """Remove an extended attribute; ENODATA, EPERM for ``user.atoll.*``."""
+        if self._conflicts.holds(inode):
+            raise drive_error(errno.EROFS)
+        with self._told():
+            self._xattrs.remove(self._row_or_held(inode), name)
+
+    def statistics(self) -> Statistics:
+        """Room in the file system that holds the node's home: what is written goes there first."""
+        disk = os.statvfs(self._home)
+        items, size_bytes = self._tree.totals()
+        used = -(-size_bytes // disk.f_frsize)
+        free_items = min(disk.f_favail, 1 << 31) if disk.f_favail else 1 << 31
+        return Statistics(
+            disk.f_frsize, used + disk.f_bavail, disk.f_bavail, items + free_items, free_items
+        )
+
+    # What came from elsewhere
+
+    def expect_remote_changes(self, items: Iterable[ItemId]) -> None:
+        """Remember what inodes show that the kernel knows, before these items are changed."""
+        for item in items:
+            row = self._tree.item(item)
+            if row is not None and row.kind is Kind.FILE and row.inode in self._lookups:
+                version = self._registers.content(item, row.content)
+                if version is not None:
+                    self._shown_before[row.inode] = version
+
+    def take_remote_changes(self, changes: Changes) -> list[Invalidation]:
+        """Make inodes fit for what the index just took in.
+
+        An inode that the kernel knows keeps its bytes: a name whose content was replaced gets a new
+        inode number. Call it in the same step as the refresh, then `announce` what it returns.
+        """
+        stale: list[Invalidation] = []
+        for item in changes.contents:
+            row = self._tree.item(item)
+            if row is None or row.kind is Kind.DIRECTORY:
+                continue
+            for parent, shown in self._replace_inode(row):
+                stale.append(StaleEntry(parent, shown))
+        for parent_item, shown in changes.entries:
+            parent_row = self._tree.item(parent_item)
+            if parent_row is not None:
+                stale.append(StaleEntry(parent_row.inode, shown))
+        for item in changes.items:
+            row = self._tree.item(item)
+            if row is not None and row.inode in self._lookups:
+                stale.append(StaleInode(row.inode, data=False))
+        self._shown_before.clear()
+        return stale
+
+    async def announce(self, stale: list[Invalidation]) -> None:
+        """Hand invalidations to the mount; waits while it lags behind."""
+        for invalidation in stale:
+            await self._announce.send(invalidation)
+
+    async def wait_published(self) -> None:
+        """Return when a local change was made that should go out."""
+        await self._published.wait()
+        self._published = trio.Event()
+
+    def dropped_staging(self, name: str) -> None:
+        """The version in a staging file was sealed into blocks."""
+        self._files.drop_sealed(name)
+
+    def _replace_inode(self, row: ItemRow) -> list[tuple[int, bytes]]:
+        file = self._files.get(row.inode)
+        if row.inode not in self._lookups and file is None:
+            return []
+        version = file.version if file is not None else self._shown_before.get(row.inode)
+        before = replace(row) if version is None else _row_of(row, version)
+        self._held[row.inode] = _Held(before, version, is_unlinked=False)
+        with self._database.transaction():
+            self._tree.new_inode(row.item)
+        places = []
+        for entry in self._tree.entries_of(row.item):
+            parent = self._tree.item(entry.parent)
+            if parent is not None:
+                places.append((parent.inode, entry.shown))
+        return places
+
+    # Inside
+
+    def _row(self, inode: int) -> ItemRow:
+        row = self._tree.item_of_inode(inode)
+        if row is None:
+            raise drive_error(errno.ENOENT)
+        return row
+
+    def _row_or_held(self, inode: int) -> ItemRow:
+        held = self._held.get(inode)
+        return held.row if held is not None else self._row(inode)
+
+    def _folder(self, inode: int) -> ItemRow:
+        row = self._row_or_held(inode)
+        if row.kind is not Kind.DIRECTORY:
+            raise drive_error(errno.ENOTDIR)
+        return row
+
+    def _changeable_folder(self, inode: int, name: bytes) -> ItemRow:
+        if self._conflicts.holds(inode) or (inode == ROOT_INODE and name == ATOLL_NAME):
+            raise drive_error(errno.EROFS)
+        held = self._held.get(inode)
+        if held is not None and held.is_unlinked:
+            raise drive_error(errno.ENOENT)
+        return self._folder(inode)
+
+    def _entry(self, folder: ItemRow, name: bytes) -> tuple[EntryRow, ItemRow]:
+        entry = self._tree.entry(folder.item, name)
+        row = self._tree.item(entry.item) if entry is not None else None
+        if entry is None or row is None:
+            raise drive_error(errno.ENOENT)
+        return entry, row
+
+    def _create(
+        self, parent: int, name: bytes, content: Content, mode: int, uid: int, gid: int
+    ) -> Attributes:
+        folder = self._changeable_folder(parent, name)
+        attributes = ItemAttributes(mode & 0o7777, self._foreign_uid(uid), self._foreign_gid(gid))
+        with self._told((folder.item, name)):
+            row = self._edits.create(folder, name, content, attributes)
+        return attributes_of(row, 1, self._owner)
+
+    def _foreign_uid(self, uid: int) -> int | None:
+        return None if uid == self._owner.uid else uid
+
+    def _foreign_gid(self, gid: int) -> int | None:
+        return None if gid == self._owner.gid else gid
+
+    def _add_handle(self, file: OpenFile, *, writable: bool) -> int:
+        handle = self._new_handle()
+        self._handles[handle] = (file, writable)
+        return handle
+
+    def _new_handle(self) -> int:
+        self._next_handle += 1
+        return self._next_handle
+
+    def _hold_unlinked(self, row: ItemRow) -> None:
+        """Keep an inode whose last name is gone for whoever has it open or cached."""
+        is_forgotten = self._tree.item(row.item) is None
+        self._files.unlinked(row.inode, is_forgotten=is_forgotten)
+        if row.inode in self._lookups or self._files.get(row.inode) is not None:
+            self._held[row.inode] = _Held(
+                row, self._registers.content(row.item, row.content), is_unlinked=True
+            )
+
+    def _let_go(self, inode: int) -> None:
+        if inode not in self._lookups and self._files.get(inode) is None:
+            self._held.pop(inode, None)
+
+    @contextmanager
+    def _told(self, *expected: tuple[ItemId, bytes]) -> Iterator[None]:
+        """Run a local change; tell the publisher, and the kernel of side effects it can not know."""
+        yield
+        changes = self._tree.take_changes()
+        self._published.set()
+        if len(changes.entries) <= len(expected):
+            return
+        for parent, shown in changes.entries.difference(expected):
+            row = self._tree.item(parent)
+            if row is not None:
+                self._tell(StaleEntry(row.inode, shown))
+
+    def _tell(self, invalidation: Invalidation) -> None:
+        with suppress(trio.WouldBlock):
+            self._announce.send_nowait(invalidation)
+
+
+def _row_of(row: ItemRow, version: Version[Content]) -> ItemRow:
+    return replace(
+        row, size=version.value.size, mtime_ns=version.value.mtime_ns, content=version.dot
+    )

@@ -1,0 +1,326 @@
+"""The bytes of files that are open here: what was read at opening, what was written since.
+
+A file that is open keeps the version that it was opened with, whatever arrives meanwhile. Writes go
+to memory while the file fits into a record, else to sealed staging; `register` hands them to the
+index as a version over the one that was opened. Called by the drive.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import trio
+
+from node.core.save_patterns import is_temporary_name
+from node.core.staged_content import StagedContent, staged_content
+from node.core.tree_view import Version
+from node.errors import DriveError
+from node.filesystem.edits import Edits
+from node.filesystem.values import drive_error
+from node.storage.registers import Registers
+from node.storage.staging import BaseRange, StagedBytes, StagingFile, StagingStore
+from node.storage.tree import ItemRow, Tree
+from protocol.ids import ItemId
+from protocol.limits import INLINE_BYTES, MAX_FILE_BYTES
+from protocol.values import Content, Kind
+
+_QUIET_NS = 5_000_000_000  # an open file that nobody wrote to for this long is published as it is
+
+
+class ContentSource(Protocol):
+    """Where the bytes of sealed contents come from."""
+
+    async def read(self, content: Content, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes from ``offset``; fewer only at the end of the file."""
+
+
+@dataclass(slots=True, eq=False)
+class OpenFile:
+    """One file, shared by all handles on its inode.
+
+    Attributes:
+        item: None once it was deleted before anybody else knew of it.
+        version: the base of the next version written.
+        base: what ranges come from that were not written; never staged.
+        small: all bytes, while they are held in memory; then `staging` is None.
+        staging: what was written; None while nothing was, or in memory.
+        is_dirty: something was written that the index does not know of.
+        is_unlinked: no name is left: nothing of it is published any more.
+    """
+
+    inode: int
+    item: ItemId | None
+    version: Version[Content] | None
+    base: Content
+    size: int
+    mtime_ns: int
+    small: bytearray | None = None
+    staging: StagingFile | None = None
+    is_dirty: bool = False
+    is_unlinked: bool = False
+    handles: int = 0
+    written_ns: int = 0
+    readers: int = field(default=0)
+
+
+class OpenFiles:
+    """All open files of a namespace, by inode.
+
+    Concurrency: owned by the node's loop. Only `read` and `sync` await; they take a piece list or a
+    snapshot first, so that writes meanwhile do them no harm.
+    """
+
+    def __init__(
+        self,
+        registers: Registers,
+        tree: Tree,
+        edits: Edits,
+        staging: StagingStore,
+        source: ContentSource,
+        now_ns: Callable[[], int],
+    ) -> None:
+        self._registers = registers
+        self._tree = tree
+        self._edits = edits
+        self._staging = staging
+        self._source = source
+        self._now_ns = now_ns
+        self._files: dict[int, OpenFile] = {}
+
+    def __iter__(self) -> Iterator[OpenFile]:
+        return iter(list(self._files.values()))
+
+    def get(self, inode: int) -> OpenFile | None:
+        """The open file of an inode, if any handle is on it."""
+        return self._files.get(inode)
+
+    def of_item(self, item: ItemId) -> list[OpenFile]:
+        """Every open file of an item: several when older versions are still held."""
+        return [file for file in self._files.values() if file.item == item]
+
+    def overlay(self, row: ItemRow) -> ItemRow:
+        """The row with the size and time of what was written but not yet registered."""
+        file = self._files.get(row.inode)
+        if file is None or not (file.is_dirty or file.is_unlinked):
+            return row
+        return replace(row, size=file.size, mtime_ns=file.mtime_ns)
+
+    def open(self, row: ItemRow, version: Version[Content] | None = None) -> OpenFile:
+        """Take a handle on an inode.
+
+        Args:
+            version: what an inode shows that was replaced meanwhile; None for the present one.
+        """
+        file = self._files.get(row.inode)
+        if file is None:
+            shown = version or self._registers.content(row.item, row.content)
+            if shown is None:
+                raise drive_error(errno.ENOENT)
+            file = self._load(row, shown)
+            self._files[row.inode] = file
+        file.handles += 1
+        return file
+
+    def _load(self, row: ItemRow, version: Version[Content]) -> OpenFile:
+        content = version.value
+        file = OpenFile(
+            row.inode, row.item, version, content, content.size, content.mtime_ns
+        )
+        if isinstance(content, StagedContent):
+            file.base = content.base
+            file.staging = self._staging.get(content.staging)
+            if file.staging is None:
+                raise DriveError(
+                    errno.EIO, f"the staged bytes of inode {row.inode} are gone from this disk"
+                )
+        elif content.manifest is None:
+            file.small = bytearray(content.inline)
+        return file
+
+    async def read(self, file: OpenFile, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes from ``offset``; fewer only at the end of the file."""
+        if file.small is not None:
+            return bytes(file.small[offset : offset + size])
+        size = min(size, file.size - offset)
+        if size <= 0:
+            return b""
+        if file.staging is None:
+            return await self._source.read(file.base, offset, size)
+        pieces = file.staging.read(offset, size)
+        if len(pieces) == 1 and isinstance(pieces[0], StagedBytes):
+            return bytes(pieces[0].data)
+        result = bytearray(size)
+        base = file.base
+        for piece in pieces:
+            start = piece.offset - offset
+            if isinstance(piece, StagedBytes):
+                result[start : start + len(piece.data)] = piece.data
+            elif isinstance(piece, BaseRange):
+                data = await self._source.read(base, piece.offset, piece.size)
+                result[start : start + len(data)] = data
+        return bytes(result)
+
+    def write(self, file: OpenFile, offset: int, data: bytes) -> int:
+        """Write all of ``data``; it is the file's from now on, and survives a crash once registered.
+
+        Raises:
+            DriveError: EFBIG.
+            StorageError: staging can not grow; the file is as it was.
+        """
+        end = offset + len(data)
+        if end > MAX_FILE_BYTES:
+            raise drive_error(errno.EFBIG)
+        if file.small is not None and end <= INLINE_BYTES:
+            if offset > len(file.small):
+                file.small.extend(bytes(offset - len(file.small)))
+            file.small[offset:end] = data
+        else:
+            staging = self._staged(file)
+            staging.write(offset, data)
+        file.size = max(file.size, end)
+        self._touch(file)
+        return len(data)
+
+    def truncate(self, file: OpenFile, size: int) -> None:
+        """Cut the file or let it grow by zeros.
+
+        Raises:
+            DriveError: EFBIG.
+            StorageError: staging can not be written.
+        """
+        if size > MAX_FILE_BYTES:
+            raise drive_error(errno.EFBIG)
+        if size == 0 and file.small is None:
+            self._drop_staging(file)
+            file.small = bytearray()
+        if file.small is not None and size <= INLINE_BYTES:
+            del file.small[size:]
+            file.small.extend(bytes(size - len(file.small)))
+        else:
+            self._staged(file).truncate(size)
+        file.size = size
+        self._touch(file)
+
+    def set_mtime(self, file: OpenFile, mtime_ns: int) -> None:
+        """Set the time that the next version carries."""
+        file.mtime_ns = mtime_ns
+        file.is_dirty = True
+
+    def register(self, file: OpenFile, *, is_urgent: bool) -> None:
+        """Hand what was written to the index: it survives the death of the node from here on.
+
+        Raises:
+            StorageError: the disk refused; the file stays dirty and can be registered again.
+        """
+        if not file.is_dirty or file.is_unlinked or file.item is None:
+            return
+        content: Content
+        if file.small is not None:
+            content = Content(
+                Kind.FILE, len(file.small), file.mtime_ns, inline=bytes(file.small)
+            )
+        elif file.staging is not None:
+            file.staging.flush()
+            content = staged_content(file.base, file.staging.name, file.size, file.mtime_ns)
+        else:
+            assert file.version is not None
+            origin = file.version.value.origin or file.version.dot
+            content = replace(file.base, mtime_ns=file.mtime_ns, origin=origin)
+        file.version = self._edits.write_content(
+            file.item, content, file.version, is_urgent=is_urgent
+        )
+        file.is_dirty = False
+
+    def goes_at_once(self, file: OpenFile) -> bool:
+        """Whether a closed file is published without the settle time: not if its name is a step."""
+        if file.item is None:
+            return False
+        entries = self._tree.entries_of(file.item)
+        return not entries or not all(is_temporary_name(entry.shown) for entry in entries)
+
+    async def sync(self, file: OpenFile) -> None:
+        """Make what was registered survive the loss of power, as far as staging is concerned.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        if file.staging is not None:
+            await trio.to_thread.run_sync(file.staging.sync)
+
+    def close(self, file: OpenFile) -> None:
+        """Give back a handle; with the last one, what only the open file needed is dropped."""
+        file.handles -= 1
+        if file.handles:
+            return
+        del self._files[file.inode]
+        staging = file.staging
+        if staging is not None and not self._is_needed(file, staging):
+            staging.discard()
+
+    def unlinked(self, inode: int, *, is_forgotten: bool) -> None:
+        """The last name of an inode is gone.
+
+        Args:
+            is_forgotten: the index has dropped the item as well, since nobody else knew it.
+        """
+        file = self._files.get(inode)
+        if file is not None:
+            file.is_unlinked = True
+            if is_forgotten:
+                file.item = None
+
+    def drop_sealed(self, name: str) -> None:
+        """The version in a staging file is sealed by now; drop the file unless it is open."""
+        if any(file.staging is not None and file.staging.name == name for file in self):
+            return
+        staging = self._staging.get(name)
+        if staging is not None:
+            staging.discard()
+
+    def publish_quiet(self) -> None:
+        """Register open files that were written to, but not lately."""
+        limit_ns = self._now_ns() - _QUIET_NS
+        for file in self:
+            if file.is_dirty and file.written_ns <= limit_ns:
+                self.register(file, is_urgent=False)
+
+    def _staged(self, file: OpenFile) -> StagingFile:
+        """The file's staging, made from what is in memory when there was none."""
+        if file.staging is None:
+            if file.small is not None:
+                small, file.base = bytes(file.small), Content(Kind.FILE)
+                staging = self._staging.create(self._label(file), 0)
+                if small:
+                    staging.write(0, small)
+                file.small = None
+            else:
+                staging = self._staging.create(self._label(file), file.size)
+            file.staging = staging
+        return file.staging
+
+    @staticmethod
+    def _label(file: OpenFile) -> bytes:
+        return bytes(file.item) if file.item is not None else b""
+
+    def _drop_staging(self, file: OpenFile) -> None:
+        staging, file.staging = file.staging, None
+        if staging is not None and not self._is_needed(file, staging):
+            staging.discard()
+
+    def _is_needed(self, file: OpenFile, staging: StagingFile) -> bool:
+        """Whether the index still refers to a staging file."""
+        if file.item is None:
+            return False
+        return any(
+            isinstance(version.value, StagedContent) and version.value.staging == staging.name
+            for version in self._registers.contents(file.item)
+        )
+
+    def _touch(self, file: OpenFile) -> None:
+        now_ns = self._now_ns()
+        file.mtime_ns = now_ns
+        file.written_ns = now_ns
+        file.is_dirty = True
