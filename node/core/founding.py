@@ -118,8 +118,8 @@ def found_namespace(
     payload = [
         1,
         commitment(log.id, 1, epoch_secret),
-        [[account.id, account.head]],
-        [[account.id, generation.number, sealed]],
+        [[bytes(account.id), bytes(account.head)]],
+        [[bytes(account.id), generation.number, sealed]],
     ]
     event = log.next_event(EventType.EPOCH, payload, time_us, account, device.id)
     epoch = event.sign(device.signing)
