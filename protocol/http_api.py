@@ -12,6 +12,7 @@ from typing import Annotated, Final, Self
 
 from protocol import codec
 from protocol.body_codec import Between, Body, Length
+from protocol.crypto.block_header import MAX_BLOCK_FRAME_BYTES
 from protocol.errors import RemoteProtocolError
 from protocol.ids import AccountId, BlockId, DeviceId, NamespaceId, RecordId
 from protocol.limits import MAX_COUNTER
@@ -37,8 +38,8 @@ MAX_NAMESPACES: Final = 4096
 MAX_WAIT_S: Final = 55
 """Longest long poll: below the minute after which proxies drop silent connections."""
 
-MAX_BLOCK_BYTES: Final = 4 * 1024 * 1024 + 64 * 1024
-"""A sealed block: 4 MiB of plaintext and its header, lengths, tags and page children."""
+MAX_BLOCK_BYTES: Final = MAX_BLOCK_FRAME_BYTES
+"""A sealed block: 4 MiB of plaintext, and its header and tags."""
 
 Nonce = Annotated[bytes, Length(32, 32)]
 PublicKey = Annotated[bytes, Length(32, 32)]
@@ -60,7 +61,6 @@ class ErrorCode(StrEnum):
 
     MALFORMED = "malformed"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
-    LENGTH_REQUIRED = "length_required"
     TOO_LARGE = "too_large"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
@@ -83,6 +83,7 @@ class ErrorCode(StrEnum):
     DOT_REUSED = "dot_reused"
     BLOCKS_MISSING = "blocks_missing"
     BLOCK_MISMATCH = "block_mismatch"
+    TIMEOUT = "timeout"
     RATE_LIMITED = "rate_limited"
     OVERLOADED = "overloaded"
     STORAGE_FULL = "storage_full"
@@ -125,6 +126,13 @@ class ErrorBody(Body):
 @dataclass(frozen=True, slots=True)
 class EmptyBody(Body):
     """The body where there is nothing to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class HealthResponse(Body):
+    """Of ``/healthz`` and ``/readyz``."""
+
+    ok: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,70 @@
+"""The block port: sealed blocks by their ids, streamed in and read in pieces.
+
+Owns the words of the port. A block store verifies that bytes are the block they are said to be and
+makes them durable; it does not know whose they are.
+"""
+
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from protocol.crypto.block_header import BlockHeader
+from protocol.ids import BlockId
+
+
+class IncomingBlock(Protocol):
+    """A block while it streams in. Nothing of it is visible before `keep` has returned."""
+
+    async def write(self, data: bytes) -> None:
+        """Take the next bytes of the frame.
+
+        Raises:
+            BlockError: not the frame of a block, or longer than its header says.
+            StorageFullError: no space left.
+        """
+        ...
+
+    async def finish(self) -> BlockHeader:
+        """The frame is complete: check it against its id and its header, and make it durable.
+
+        Raises:
+            BlockError: the bytes end early or are not those of the id.
+            StorageFullError: no space left.
+        """
+        ...
+
+    async def keep(self) -> int:
+        """Make the finished block readable, durably; its size in bytes."""
+        ...
+
+
+class StoredBlock(Protocol):
+    """A block that is open for reading."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the frame."""
+        ...
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """Bytes from an offset on: ``size``, or fewer at the end of the frame."""
+        ...
+
+
+class BlockStore(Protocol):
+    """Sealed blocks at rest."""
+
+    def receive(self, block: BlockId) -> AbstractAsyncContextManager[IncomingBlock]:
+        """Take a block in. Leaving the context without `keep` leaves nothing behind."""
+        ...
+
+    def open(self, block: BlockId) -> AbstractAsyncContextManager[StoredBlock]:
+        """Read a block.
+
+        Raises:
+            BlockNotFoundError: it is not here.
+        """
+        ...
+
+    async def is_ready(self) -> bool:
+        """Whether blocks can be written now."""
+        ...

@@ -1,0 +1,132 @@
+"""The statements about the journal, for `sqlite_store`.
+
+Each function is one operation over a connection inside a transaction that its caller has begun.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+
+from protocol.ids import AccountId, BlockId, DeviceId, NamespaceId
+from server.stores.port import (
+    Commit,
+    CommitContext,
+    CommitKind,
+    CommitOutcome,
+    JournalPage,
+    LogState,
+    NewRecord,
+)
+from server.stores.sqlite_logs import log_state, while_they_fit
+from server.stores.sqlite_namespaces import number_of
+
+
+def journal_epoch(connection: sqlite3.Connection) -> str:
+    """As `MetadataStore.journal_epoch`."""
+    (value,) = connection.execute("SELECT value FROM facts WHERE name = 'journal_epoch'").fetchone()
+    return str(value)
+
+
+def commit_context(
+    connection: sqlite3.Connection, namespace: NamespaceId, devices: Sequence[DeviceId]
+) -> CommitContext:
+    """As `MetadataStore.commit_context`."""
+    accounts: dict[DeviceId, AccountId] = {}
+    logs: dict[AccountId, LogState] = {}
+    for device in devices:
+        row = connection.execute(
+            "SELECT account FROM devices WHERE device = ?", (device,)
+        ).fetchone()
+        if row is None:
+            continue
+        account = accounts[device] = AccountId(row[0])
+        state = log_state(connection, account) if account not in logs else None
+        if state is not None:
+            logs[account] = state
+    return CommitContext(log_state(connection, namespace), accounts, logs)
+
+
+def commit(
+    connection: sqlite3.Connection, namespace: NamespaceId, records: Sequence[NewRecord]
+) -> Commit:
+    """As `MetadataStore.commit`."""
+    number = number_of(connection, namespace)
+    outcomes = tuple(_commit_one(connection, number, record) for record in records)
+    return Commit(journal_epoch(connection), outcomes)
+
+
+def _commit_one(connection: sqlite3.Connection, number: int, record: NewRecord) -> CommitOutcome:
+    same = connection.execute(
+        "SELECT record, position, wire FROM records"
+        " WHERE namespace = ? AND actor = ? AND sequence = ?",
+        (number, record.actor, record.sequence),
+    ).fetchone()
+    if same is not None:
+        if same[0] == record.id:
+            return CommitOutcome(CommitKind.STORED, position=same[1])
+        return CommitOutcome(CommitKind.FORK, evidence=same[2])
+    missing = _missing(connection, number, record.blocks)
+    if missing:
+        return CommitOutcome(CommitKind.BLOCKS_MISSING, missing=missing)
+    for item, register, n in record.dots:
+        other = connection.execute(
+            "SELECT wire FROM dots JOIN records USING (namespace, position) WHERE namespace = ?"
+            " AND item = ? AND register = ? AND dots.actor = ? AND n = ?",
+            (number, item, register, record.actor, n),
+        ).fetchone()
+        if other is not None:
+            return CommitOutcome(CommitKind.DOT_REUSED, evidence=other[0])
+    (position,) = connection.execute(
+        "UPDATE namespaces SET head = head + 1 WHERE number = ? RETURNING head", (number,)
+    ).fetchone()
+    connection.execute(
+        "INSERT INTO records (namespace, position, record, actor, sequence, previous, wire)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            number,
+            position,
+            record.id,
+            record.actor,
+            record.sequence,
+            record.previous,
+            record.wire,
+        ),
+    )
+    connection.executemany(
+        "INSERT INTO dots VALUES (?, ?, ?, ?, ?, ?)",
+        [(number, item, register, record.actor, n, position) for item, register, n in record.dots],
+    )
+    return CommitOutcome(CommitKind.STORED, position=position, is_new=True)
+
+
+def _missing(
+    connection: sqlite3.Connection, number: int, blocks: Sequence[BlockId]
+) -> tuple[BlockId, ...]:
+    return tuple(
+        block
+        for block in blocks
+        if connection.execute(
+            "SELECT 1 FROM blocks WHERE namespace = ? AND block = ?", (number, block)
+        ).fetchone()
+        is None
+    )
+
+
+def delta(
+    connection: sqlite3.Connection,
+    namespace: NamespaceId,
+    after: int,
+    max_records: int,
+    max_bytes: int,
+) -> JournalPage:
+    """As `MetadataStore.delta`."""
+    number, head = connection.execute(
+        "SELECT number, head FROM namespaces WHERE number = ?",
+        (number_of(connection, namespace),),
+    ).fetchone()
+    rows = connection.execute(
+        "SELECT wire FROM records WHERE namespace = ? AND position > ? ORDER BY position LIMIT ?",
+        (number, after, max_records),
+    )
+    wires = while_they_fit((row[0] for row in rows), max_bytes)
+    # Positions have no gaps, so the records after a position are numbered from it.
+    return JournalPage(journal_epoch(connection), tuple(enumerate(wires, start=after + 1)), head)
