@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sets up a machine for Atoll: system packages, a Python, a virtual environment from the lock.
 #
 # Owns what `.venv/` holds and how it gets there. Knows nothing of what is run in it. Sourced by

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Starts and stops the embedded server of scripts/run.
 #
 # Owns the server's process, its address and its log under the data directory. Knows nothing of the
@@ -6,33 +7,53 @@
 server_url=""
 _server_pid=""
 
-# Prints a loopback port: the one remembered in file $1, or a free one, which is then remembered, so
-# that the nodes that are enrolled find the server again.
-_loopback_port() {
-    local file="$1"
+# Prints where the server listens: the address remembered in file $1, else $2, else a free loopback port.
+# It is remembered because devices that are enrolled look for the server there.
+_listen_address() {
+    local file="$1" wanted="$2"
     if [ ! -s "$file" ]; then
-        "$ATOLL_VENV/bin/python" - >"$file.new" <<'PYTHON'
+        [ -n "$wanted" ] || wanted="127.0.0.1:$(_free_port)"
+        printf '%s\n' "$wanted" >"$file.new"
+        mv "$file.new" "$file"
+    elif [ -n "$wanted" ] && [ "$wanted" != "$(cat "$file")" ]; then
+        fail "devices are enrolled with this server at $(cat "$file"), and would not find it at $wanted;" \
+            "leave ATOLL_LISTEN out, or write the new address into $file and enrol them again"
+    fi
+    cat "$file"
+}
+
+_free_port() {
+    "$ATOLL_VENV/bin/python" - <<'PYTHON'
 import socket
 
 with socket.create_server(("127.0.0.1", 0)) as listener:
     print(listener.getsockname()[1])
 PYTHON
-        mv "$file.new" "$file"
-    fi
-    cat "$file"
 }
 
-# Whether a server answers at HOST:PORT $1. Only that it listens: it says itself when it is ready.
-_listens() { (exec 3<>"/dev/tcp/${1%:*}/${1##*:}") 2>/dev/null; }
+# Prints the server's URL when it listens at $1 and writes to log $2; nothing when it is not known yet.
+_server_url() {
+    case "$1" in
+    127.*:* | localhost:* | '[::1]:'*) printf 'http://%s\n' "$1" ;;
+    # Off loopback the server prints its URL with the pin of its certificate.
+    *) grep -o -m1 'https://[^ ]*#sha256=[0-9A-Za-z_=-]*' "$2" 2>/dev/null || true ;;
+    esac
+}
 
-# Starts the server with its data in $1/server, listening at $2 (empty: the remembered loopback port).
+# Whether anything listens at HOST:PORT $1. When it listens it is ready.
+_listens() {
+    local address="${1/#0.0.0.0:/127.0.0.1:}"
+    address="${address/#\[::\]:/::1:}"
+    (exec 3<>"/dev/tcp/${address%:*}/${address##*:}") 2>/dev/null
+}
+
+# Starts the server with its data in $1/server, listening at $2 (empty: the remembered address).
 start_server() {
-    local data="$1" listen="${2:-}" log="$1/server.log"
-    if [ -z "$listen" ]; then
-        listen="127.0.0.1:$(_loopback_port "$data/server-port")"
-        server_url="http://$listen"
-    fi
-    if [ -n "$server_url" ] && _listens "$listen"; then
+    local data="$1" log="$1/server.log" listen
+    listen="$(_listen_address "$data/server-listen" "${2:-}")" || exit 1
+    if _listens "$listen"; then
+        server_url="$(_server_url "$listen" "$log")"
+        [ -n "$server_url" ] || fail "another program listens at $listen; end it, or choose another ATOLL_LISTEN"
         say "using the server that already runs at $server_url (another scripts/run)"
         return 0
     fi
@@ -43,11 +64,8 @@ start_server() {
     _server_pid=$!
     # Twenty seconds: a slow disk, or a certificate to make.
     for _ in $(seq 200); do
-        # Off loopback the server prints its URL with the pin of its certificate.
-        [ -n "$server_url" ] || server_url="$(grep -o -m1 'https://[^ ]*#sha256=[0-9A-Za-z_=-]*' "$log" || true)"
-        if [ -n "$server_url" ] && _listens "${listen/#0.0.0.0:/127.0.0.1:}"; then
-            return 0
-        fi
+        server_url="$(_server_url "$listen" "$log")"
+        [ -n "$server_url" ] && _listens "$listen" && return 0
         kill -0 "$_server_pid" 2>/dev/null || break
         sleep 0.1
     done
