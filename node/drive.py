@@ -264,7 +264,6 @@ class Drive:
         name: bytes,
         new_parent: int,
         new_name: bytes,
-        *,
         exclusive: bool = False,
         exchange: bool = False,
     ) -> None:
@@ -282,6 +281,7 @@ class Drive:
         if exchange:
             self._exchange(source_folder, source, target_folder, target)
             return
+        target_row: ItemRow | None = None
         if target is not None:
             if exclusive:
                 raise drive_error(errno.EEXIST)
@@ -292,7 +292,7 @@ class Drive:
             self._refuse_replace(source_row, target_row)
         with self._told((source_folder.item, name), (target_folder.item, new_name)):
             is_last = self._edits.move(source_folder, source, target_folder, new_name, target)
-        if target is not None and (is_last or target_row.kind is Kind.DIRECTORY):
+        if target_row is not None and (is_last or target_row.kind is Kind.DIRECTORY):
             self._hold_unlinked(target_row)
 
     def _exchange(
@@ -504,7 +504,7 @@ class Drive:
         return self._xattrs.get(self._row_or_held(inode), name)
 
     def set_xattr(
-        self, inode: int, name: bytes, value: bytes, *, create: bool, replace: bool
+        self, inode: int, name: bytes, value: bytes, create: bool, replace: bool
     ) -> None:
         """Set an extended attribute; EEXIST, ENODATA, EPERM for ``user.atoll.*``, ENOSPC, ERANGE."""
         if self._conflicts.holds(inode):
@@ -579,10 +579,6 @@ class Drive:
         """Return when a local change was made that should go out."""
         await self._published.wait()
         self._published = trio.Event()
-
-    def dropped_staging(self, name: str) -> None:
-        """The version in a staging file was sealed into blocks."""
-        self._files.drop_sealed(name)
 
     def _replace_inode(self, row: ItemRow) -> list[tuple[int, bytes]]:
         file = self._files.get(row.inode)

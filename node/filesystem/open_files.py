@@ -17,12 +17,16 @@ import trio
 from node.core.save_patterns import is_temporary_name
 from node.core.staged_content import StagedContent, staged_content
 from node.core.tree_view import Version
-from node.errors import DriveError
+from node.errors import DriveError, StorageError
 from node.filesystem.edits import Edits
 from node.filesystem.values import drive_error
 from node.storage.registers import Registers
-from node.storage.staging import BaseRange, StagedBytes, StagingFile, StagingStore
+from node.storage.staging import StagingStore
+from node.storage.staging_file import StagingFile
+from node.storage.staging_pieces import BaseRange, StagedBytes
+from node.storage.staging_snapshot import StagingSnapshot
 from node.storage.tree import ItemRow, Tree
+from node.sync.content_sealer import StagedSource
 from protocol.ids import ItemId
 from protocol.limits import INLINE_BYTES, MAX_FILE_BYTES
 from protocol.values import Content, Kind
@@ -89,6 +93,20 @@ class OpenFiles:
         self._source = source
         self._now_ns = now_ns
         self._files: dict[int, OpenFile] = {}
+        self._staged_files: dict[str, StagingFile] = {}
+
+    def recover(self) -> None:
+        """Find the staging files of a former run; what no version refers to is removed.
+
+        Raises:
+            StorageError: the staging directory can not be read.
+        """
+        for staging in self._staging.open_all().files:
+            item = ItemId(staging.label) if len(staging.label) == ItemId.size_bytes else None
+            if item is not None and self._is_referred_to(item, staging.name):
+                self._staged_files[staging.name] = staging
+            else:
+                staging.discard()
 
     def __iter__(self) -> Iterator[OpenFile]:
         return iter(list(self._files.values()))
@@ -131,7 +149,7 @@ class OpenFiles:
         )
         if isinstance(content, StagedContent):
             file.base = content.base
-            file.staging = self._staging.get(content.staging)
+            file.staging = self._staged_files.get(content.staging)
             if file.staging is None:
                 raise DriveError(
                     errno.EIO, f"the staged bytes of inode {row.inode} are gone from this disk"
@@ -258,7 +276,7 @@ class OpenFiles:
         del self._files[file.inode]
         staging = file.staging
         if staging is not None and not self._is_needed(file, staging):
-            staging.discard()
+            self._discard(staging)
 
     def unlinked(self, inode: int, *, is_forgotten: bool) -> None:
         """The last name of an inode is gone.
@@ -272,13 +290,37 @@ class OpenFiles:
             if is_forgotten:
                 file.item = None
 
-    def drop_sealed(self, name: str) -> None:
-        """The version in a staging file is sealed by now; drop the file unless it is open."""
-        if any(file.staging is not None and file.staging.name == name for file in self):
-            return
-        staging = self._staging.get(name)
-        if staging is not None:
-            staging.discard()
+    def staged_snapshot(self, name: str) -> StagingSnapshot:
+        """A staging file as it is now, to be sealed; must be closed.
+
+        Raises:
+            StorageError: it is gone, or can not be flushed.
+        """
+        staging = self._staged_files.get(name)
+        if staging is None:
+            raise StorageError(errno.EIO, f"the staging file {name} is gone from this disk")
+        return staging.snapshot()
+
+    def sealed(self, name: str, source: StagedSource, content: Content) -> None:
+        """The version in a staging file is ``content`` by now: its blocks are what it is read from.
+
+        What was written to the file since is kept, over the sealed content.
+        """
+        staging = self._staged_files[name]
+        assert isinstance(source, StagingSnapshot)
+        for file in self:
+            if file.staging is not staging:
+                continue
+            if file.version is not None:
+                file.version = replace(file.version, value=content)
+            if not staging.is_unchanged_since(source):
+                staging.rebase(source, self._label(file))
+                file.base = content
+                return
+            file.base, file.staging = content, None
+            if content.manifest is None:
+                file.small = bytearray(content.inline)
+        self._discard(staging)
 
     def publish_quiet(self) -> None:
         """Register open files that were written to, but not lately."""
@@ -291,13 +333,13 @@ class OpenFiles:
         """The file's staging, made from what is in memory when there was none."""
         if file.staging is None:
             if file.small is not None:
-                small, file.base = bytes(file.small), Content(Kind.FILE)
-                staging = self._staging.create(self._label(file), 0)
-                if small:
-                    staging.write(0, small)
-                file.small = None
+                staging = self._staging.create(0, self._label(file))
+                if file.small:
+                    staging.write(0, bytes(file.small))
+                file.small, file.base = None, Content(Kind.FILE)
             else:
-                staging = self._staging.create(self._label(file), file.size)
+                staging = self._staging.create(file.size, self._label(file))
+            self._staged_files[staging.name] = staging
             file.staging = staging
         return file.staging
 
@@ -308,15 +350,20 @@ class OpenFiles:
     def _drop_staging(self, file: OpenFile) -> None:
         staging, file.staging = file.staging, None
         if staging is not None and not self._is_needed(file, staging):
-            staging.discard()
+            self._discard(staging)
+
+    def _discard(self, staging: StagingFile) -> None:
+        del self._staged_files[staging.name]
+        staging.discard()
 
     def _is_needed(self, file: OpenFile, staging: StagingFile) -> bool:
-        """Whether the index still refers to a staging file."""
-        if file.item is None:
-            return False
+        return file.item is not None and self._is_referred_to(file.item, staging.name)
+
+    def _is_referred_to(self, item: ItemId, name: str) -> bool:
+        """Whether a version in the index has its bytes in a staging file."""
         return any(
-            isinstance(version.value, StagedContent) and version.value.staging == staging.name
-            for version in self._registers.contents(file.item)
+            isinstance(version.value, StagedContent) and version.value.staging == name
+            for version in self._registers.contents(item)
         )
 
     def _touch(self, file: OpenFile) -> None:

@@ -230,6 +230,20 @@ class Journal:
         )
         return row is None
 
+    def send_all_again(self) -> None:
+        """Put every stored record back into the outbox: the server may have lost any of them.
+
+        A record that the server still has is acknowledged again with its present position.
+        """
+        for record, wire in list(
+            self._database.execute("SELECT record, wire FROM records WHERE position IS NOT NULL")
+        ):
+            for block in SignedRecord.from_wire(wire).record.blocks:
+                self._database.execute(
+                    "INSERT OR IGNORE INTO record_blocks VALUES (?,?)", (record, block)
+                )
+        self._database.execute("UPDATE records SET position = NULL")
+
     def head(self, actor: ActorId) -> tuple[int, RecordId] | None:
         """Sequence and id of the last record of an actor that is stored here."""
         row = self._database.row(

@@ -1,0 +1,361 @@
+"""Brings local changes to the server: seals groups into records, blocks first, then records.
+
+Two tasks: one seals what has settled into the outbox, one empties the outbox. Both pick up where a
+former run ended, since groups and outbox are in the index. Called by `node.main`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import structlog
+import trio
+
+from node.core.backoff import Backoff, BackoffPolicy
+from node.core.record_sealing import Draft, OpenedWrite, seal_record
+from node.core.staged_content import StagedContent
+from node.errors import NodeError, ServerError
+from node.storage.block_cache import BlockCache
+from node.storage.database import Database
+from node.storage.journal import Group, Journal, OutboxRecord
+from node.storage.registers import PendingWrite, Registers
+from node.storage.tree import Tree
+from node.sync.block_uploader import BlockUploader
+from node.sync.content_sealer import ContentSealer, StagedSource
+from node.sync.trust import Trust
+from protocol.crypto.signing import SigningKey
+from protocol.http_api import MAX_COMMIT_RECORDS, CommitResponse, ErrorCode
+from protocol.ids import BlockId, ItemId, NamespaceId
+from protocol.limits import MAX_BODY_BYTES
+from protocol.records import NO_RECORD, Register, SignedRecord
+from protocol.values import Content, Kind
+
+_LONGEST_WAIT_US = (
+    2_000_000  # a group that a program keeps changing is sealed after this nevertheless
+)
+_GROUPS_AT_ONCE = 64
+_POLL_S = 0.05  # how often groups are looked at while some wait for the settle time
+_LONG_RECORD_BLOCKS = 16  # records with more blocks travel by themselves, so that notes pass them
+_LONG_RECORDS_AT_ONCE = 2
+_COMMIT_BYTES = MAX_BODY_BYTES // 2
+
+_log = structlog.get_logger(__name__)
+
+
+class StagedFiles(Protocol):
+    """Where the bytes of staged contents are."""
+
+    def staged_snapshot(self, name: str) -> AbstractContextManager[StagedSource]:
+        """A staging file as it is now; StorageError when it is gone."""
+
+    def sealed(self, name: str, source: StagedSource, content: Content) -> None:
+        """The version in a staging file is sealed: what only it needed may go."""
+
+
+class CommitClient(Protocol):
+    """What of the server's client is used here."""
+
+    async def commit(self, namespace: NamespaceId, records: Sequence[bytes]) -> CommitResponse:
+        """Hand over signed records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Who signs: one run of one device."""
+
+    signing: SigningKey
+    incarnation: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _SealedFile:
+    staging: str
+    source: StagedSource
+    content: Content
+    blocks: tuple[BlockId, ...]
+
+
+class Publisher:
+    """Publishes one namespace.
+
+    Concurrency: its two tasks share the index with everybody on the loop; between reading a group
+    and sealing it nothing awaits but the sealing of contents, after which the group is compared.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        registers: Registers,
+        tree: Tree,
+        journal: Journal,
+        trust: Trust,
+        files: StagedFiles,
+        sealer: ContentSealer,
+        uploader: BlockUploader,
+        cache: BlockCache,
+        client: CommitClient,
+        namespace: NamespaceId,
+        writer: Writer,
+        settle_s: float,
+        now_ns: Callable[[], int],
+        wait_changed: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._database = database
+        self._registers = registers
+        self._tree = tree
+        self._journal = journal
+        self._trust = trust
+        self._files = files
+        self._sealer = sealer
+        self._uploader = uploader
+        self._cache = cache
+        self._client = client
+        self._namespace = namespace
+        self._writer = writer
+        self._settle_us = int(settle_s * 1_000_000)
+        self._now_ns = now_ns
+        self._wait_changed = wait_changed
+        self._has_outbox = trio.Event()
+        self._long_groups: set[int] = set()
+        self._in_flight: set[bytes] = set()
+        self._refused: set[bytes] = set()
+        self._sequence = 0
+        self._previous = NO_RECORD
+        self.last_error: str | None = None
+
+    async def run(self) -> None:
+        """Publish until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._seal_forever, nursery)
+            nursery.start_soon(self._send_forever, nursery)
+
+    # Sealing
+
+    async def _seal_forever(self, nursery: trio.Nursery) -> None:
+        backoff = Backoff(BackoffPolicy(), random.random)
+        while True:
+            try:
+                has_waiting = await self._seal_ready(nursery)
+                backoff.reset()
+            except NodeError as error:
+                self._note(error)
+                await trio.sleep(_delay_s(error, backoff))
+                continue
+            if has_waiting:
+                with trio.move_on_after(_POLL_S):
+                    await self._wait_changed()
+            else:
+                await self._wait_changed()
+
+    async def _seal_ready(self, nursery: trio.Nursery) -> bool:
+        """Seal the groups that have settled; True while others wait."""
+        if not self._trust.is_known:
+            return self._journal.count_groups() > 0
+        now_us = self._now_ns() // 1000
+        groups = self._journal.groups(
+            now_us - self._settle_us, now_us - _LONGEST_WAIT_US, _GROUPS_AT_ONCE
+        )
+        for group in groups:
+            if group.id in self._long_groups:
+                continue
+            writes = self._registers.pending_writes(group.id)
+            if any(isinstance(write.version.value, StagedContent) for write in writes):
+                self._long_groups.add(group.id)
+                nursery.start_soon(self._seal_staged, group.id)
+            else:
+                self._seal_group(group, writes)
+                await trio.lowlevel.checkpoint()
+        return self._journal.count_groups() > 0
+
+    async def _seal_staged(self, group_id: int) -> None:
+        """Seal a group with contents that are still in staging."""
+        try:
+            await self._try_seal_staged(group_id)
+        except NodeError as error:
+            self._note(error)
+            await trio.sleep(1)
+        finally:
+            self._long_groups.discard(group_id)
+
+    async def _try_seal_staged(self, group_id: int) -> None:
+        before = self._registers.pending_writes(group_id)
+        with ExitStack() as snapshots:
+            sealed: dict[ItemId, _SealedFile] = {}
+            for write in before:
+                staged = write.version.value
+                if isinstance(staged, StagedContent):
+                    source = snapshots.enter_context(self._files.staged_snapshot(staged.staging))
+                    sealed[write.item] = await self._seal_file(staged, source)
+            group = self._journal.group(group_id)
+            if group is None or self._registers.pending_writes(group_id) != before:
+                return  # changed meanwhile: its blocks are in the cache when it is sealed again
+            final = [
+                replace(write, version=replace(write.version, value=sealed[write.item].content))
+                if isinstance(write.version.value, StagedContent)
+                else write
+                for write in before
+            ]
+            blocks = [block for file in sealed.values() for block in file.blocks]
+            self._seal_group(group, final, blocks)
+            for file in sealed.values():
+                self._files.sealed(file.staging, file.source, file.content)
+
+    async def _seal_file(self, staged: StagedContent, source: StagedSource) -> _SealedFile:
+        result = await self._sealer.seal_content(
+            source,
+            staged.base,
+            self._namespace,
+            self._trust.current_epoch,
+            is_durable=True,
+        )
+        content = Content(
+            kind=Kind.FILE,
+            size=result.size,
+            mtime_ns=staged.mtime_ns,
+            origin=staged.origin,
+            inline=result.inline,
+            manifest=result.manifest,
+        )
+        return _SealedFile(staged.staging, source, content, result.new_blocks)
+
+    def _seal_group(
+        self, group: Group, writes: list[PendingWrite], blocks: Sequence[BlockId] = ()
+    ) -> None:
+        """Make a group's record and put it into the outbox, in one transaction."""
+        if not writes:
+            with self._database.transaction():
+                self._journal.close_group(group.id)
+            return
+        time_us = max(group.last_us, *(write.version.time_us for write in writes))
+        record = self._sign(group, writes, time_us)
+        with self._database.transaction():
+            for write in writes:
+                if write.register is Register.CONTENT:
+                    self._registers.replace_value(
+                        write.item, write.register, write.version.dot, write.version.value
+                    )
+            self._registers.mark_sealed(group.id, record.id, time_us)
+            self._journal.add_own(record, [*blocks, *record.record.blocks])
+            self._journal.close_group(group.id)
+            for item in dict.fromkeys(write.item for write in writes):
+                self._tree.refresh(item, self._now_ns())
+        self._cache.protect([*blocks, *record.record.blocks])
+        self._sequence, self._previous = self._sequence + 1, record.id
+        self._has_outbox.set()
+
+    def _sign(self, group: Group, writes: list[PendingWrite], time_us: int) -> SignedRecord:
+        author = self._registers.author
+        draft = Draft(
+            namespace=self._namespace,
+            device=author.device,
+            incarnation=self._writer.incarnation,
+            sequence=self._sequence + 1,
+            previous=self._previous,
+            hybrid_time_us=time_us,
+            account_head=self._trust.account.head,
+            namespace_head=self._trust.namespace.head,
+            folders=self._journal.group_folders(group.id),
+            writes=[OpenedWrite(write.item, write.register, write.version) for write in writes],
+        )
+        return seal_record(draft, self._trust.current_epoch, self._writer.signing)
+
+    # Sending
+
+    async def _send_forever(self, nursery: trio.Nursery) -> None:
+        backoff = Backoff(BackoffPolicy(), random.random)
+        long_records = trio.CapacityLimiter(_LONG_RECORDS_AT_ONCE)
+        while True:
+            batch = self._next_batch(nursery, long_records)
+            if not batch:
+                self._has_outbox = trio.Event()
+                if self._next_batch(nursery, long_records):
+                    continue
+                with trio.move_on_after(1):
+                    await self._has_outbox.wait()
+                continue
+            try:
+                await self._send(batch)
+                backoff.reset()
+            except NodeError as error:
+                self._note(error)
+                await trio.sleep(_delay_s(error, backoff))
+
+    def _next_batch(
+        self, nursery: trio.Nursery, long_records: trio.CapacityLimiter
+    ) -> list[OutboxRecord]:
+        batch: list[OutboxRecord] = []
+        size_bytes = 0
+        busy = self._in_flight | self._refused
+        for record in self._journal.outbox(MAX_COMMIT_RECORDS + len(busy)):
+            if record.id in busy:
+                continue
+            if len(record.blocks) > _LONG_RECORD_BLOCKS:
+                self._in_flight.add(record.id)
+                nursery.start_soon(self._send_long, record, long_records)
+                continue
+            size_bytes += len(record.wire) + 16
+            if size_bytes > _COMMIT_BYTES or len(batch) == MAX_COMMIT_RECORDS:
+                break
+            batch.append(record)
+        return batch
+
+    async def _send_long(self, record: OutboxRecord, limiter: trio.CapacityLimiter) -> None:
+        backoff = Backoff(BackoffPolicy(), random.random)
+        try:
+            async with limiter:
+                while True:
+                    try:
+                        await self._send([record])
+                        return
+                    except NodeError as error:
+                        self._note(error)
+                        await trio.sleep(_delay_s(error, backoff))
+        finally:
+            self._in_flight.discard(record.id)
+
+    async def _send(self, batch: list[OutboxRecord]) -> None:
+        blocks = dict.fromkeys(block for record in batch for block in record.blocks)
+        if blocks:
+            await self._uploader.upload(self._namespace, blocks)
+        response = await self._client.commit(self._namespace, [record.wire for record in batch])
+        is_retried = False
+        with self._database.transaction():
+            for record, result in zip(batch, response.results, strict=True):
+                if result.position is not None:
+                    self._journal.acknowledge(record.id, result.position)
+                elif result.error is not None:
+                    is_retried |= self._refuse(record, result.error)
+        self._cache.unprotect([block for block in blocks if not self._journal.needs_block(block)])
+        self.last_error = None
+        if is_retried:
+            await trio.sleep(1)
+
+    def _refuse(self, record: OutboxRecord, error: Any) -> bool:
+        """Note why the server refused a record; True when sending it again may help."""
+        if error.code == ErrorCode.BLOCKS_MISSING:
+            self._uploader.forget(self._namespace)
+            return True
+        if error.retryable:
+            return True
+        self._refused.add(record.id)
+        self._journal.raise_alarm(
+            "refused",
+            f"the server refused a change of this device ({error.code}): {error.message}; "
+            "it is kept here and not shown to other devices",
+            self._now_ns() // 1000,
+        )
+        return False
+
+    def _note(self, error: NodeError) -> None:
+        if self.last_error != error.message:
+            _log.warning("publishing failed", error=error.message)
+        self.last_error = error.message
+
+
+def _delay_s(error: NodeError, backoff: Backoff) -> float:
+    return backoff.next_wait_s(error.retry_after_s if isinstance(error, ServerError) else None)
