@@ -1,13 +1,16 @@
 """Manifests name the blocks of a file, inline or through pages that can not lie."""
 
+import hashlib
+import json
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from protocol import codec
-from protocol.crypto.blocks import BlockKind, parse_header, seal_block
+from protocol.crypto.blocks import BlockKind, SealedBlock, block_id, parse_header, seal_block
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.ids import BlockId
 from protocol.limits import MAX_FILE_BYTES
@@ -20,7 +23,9 @@ from protocol.manifests import (
     overlapping,
     pack,
 )
+from tests.protocol.crypto.frames import reference_seal_raw
 
+VECTORS = Path(__file__).parents[1] / "vectors" / "manifests.json"
 DEDUP = bytes(range(32))
 RANDOM = random.Random(7)
 BLOCKS = sorted(BlockId(RANDOM.randbytes(32)) for _ in range(5000))
@@ -351,3 +356,33 @@ def test_printing_a_manifest_shows_no_key():
     manifest, _ = pack(entries_of(3), seal_page)
     assert repr(KEY) not in repr(manifest)
     assert KEY.hex() not in repr(manifest)
+
+
+def _vector_entries(count, holes):
+    """The list of entries that tests/vectors/manifests.json describes."""
+    entries = []
+    for n in range(count):
+        block, key = (hashlib.sha256(f"{what} {n}".encode()).digest() for what in ("block", "key"))
+        entries.append(Entry(BlockId(block), key, 1000 + n))
+        if holes and n % 10 == 9:
+            entries.append(Entry.hole(5000))
+    return entries
+
+
+@pytest.mark.parametrize("vector", json.loads(VECTORS.read_text())["manifests"])
+def test_vectors(vector):
+    dedup_key = bytes.fromhex(vector["dedup_key"])
+
+    def seal_raw(plain, children):
+        frame, key = reference_seal_raw(dedup_key, plain, BlockKind.PAGE, children)
+        return SealedBlock(block_id(frame), key, frame, len(plain))
+
+    entries = _vector_entries(vector["count"], vector["holes"])
+    manifest, pages = pack(entries, seal_raw)
+    value = codec.encode(manifest.to_value())
+    assert value.hex() == vector.get("value", value.hex())
+    assert hashlib.sha256(value).hexdigest() == vector["value_sha256"]
+    assert hashlib.sha256(b"".join(manifest.blocks)).hexdigest() == vector["blocks_sha256"]
+    assert manifest.size == vector["size"]
+    assert [[str(p.id), p.key.hex(), p.plain_length] for p in pages] == vector["pages"]
+    assert walk(manifest, pages) == entries

@@ -5,6 +5,7 @@ malicious member with the right keys would make.
 """
 
 import hashlib
+import math
 import random
 import struct
 
@@ -36,6 +37,21 @@ def reference_seal(dedup_key, payloads, kind=KIND_DATA, children=()):
         number = index.to_bytes(4, "big")
         frame += AESGCM(key).encrypt(start + number, payload, header + number)
     return frame, key
+
+
+def reference_seal_raw(dedup_key, plain, kind=KIND_DATA, children=()):
+    """Seal content without compressing any of it, which no zstd can do differently."""
+    segments = [plain[start : start + 65_536] for start in range(0, max(1, len(plain)), 65_536)]
+    payloads = [(s + bytes(reference_padme(len(s)) - len(s)), False) for s in segments]
+    return reference_seal(dedup_key, payloads, kind, children)
+
+
+def reference_padme(length):
+    if length < 2:
+        return length
+    exponent = math.floor(math.log2(length))
+    step = 2 ** (exponent - math.floor(math.log2(exponent)) - 1) if exponent > 1 else 1
+    return math.ceil(length / step) * step
 
 
 def reference_open(frame, key):
