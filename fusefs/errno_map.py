@@ -1,8 +1,8 @@
 """Which errno a failed request is answered with, and what is written down about it.
 
 Owns the rule that no exception leaves a handler except as one errno: a `DriveError` carries its own,
-a full or broken disk keeps the operating system's, everything else is a bug that is logged and
-answered with EIO while the mount goes on. Refuses to know single operations. Called by
+a full or broken disk keeps the operating system's, bytes that nobody could send in time are a
+time-out, and everything else is a bug that is logged and answered with EIO while the mount goes on. Refuses to know single operations. Called by
 `fusefs.operations` and `fusefs.mount`.
 
 What is logged is the operation, a number and the place of the error, never its text: an exception's
@@ -18,7 +18,7 @@ from pathlib import PurePath
 import pyfuse3
 import structlog
 
-from node.errors import DriveError, StorageError
+from node.errors import DriveError, PeerError, ServerError, StorageError
 
 _log = structlog.get_logger(__name__)
 
@@ -38,6 +38,8 @@ def errno_of(error: BaseException) -> int | None:
         error = error.exceptions[0]
     if isinstance(error, DriveError | StorageError) and 0 < error.errno <= MAX_ERRNO:
         return error.errno
+    if isinstance(error, ServerError | PeerError) and error.is_transient:
+        return errno.ETIMEDOUT
     return None
 
 

@@ -30,7 +30,7 @@ from fusefs.mountpoint import (
     write_back,
 )
 from fusefs.operations import DriveOperations
-from node.drive import Drive
+from fusefs.port import DrivePort
 from node.errors import SettingsError
 
 _Arguments = TypeVarTuple("_Arguments")
@@ -69,7 +69,7 @@ class MountSettings:
 
 
 async def serve_mount(
-    drive: Drive,
+    drive: DrivePort,
     mountpoint: Path,
     settings: MountSettings,
     *,
@@ -193,7 +193,7 @@ def _mount(operations: DriveOperations, mountpoint: Path, settings: MountSetting
         ) from error
 
 
-async def _release_open(drive: Drive, handles: OpenHandles) -> None:
+async def _release_open(drive: DrivePort, handles: OpenHandles) -> None:
     """Releases what programs still had open when the mount ended, so that the drive keeps it."""
     with trio.move_on_after(_RELEASE_DEADLINE_S):
         for handle, file in handles.take_files():

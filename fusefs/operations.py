@@ -33,7 +33,8 @@ from fusefs.attributes import (
 )
 from fusefs.errno_map import log_unexpected, reply_error
 from fusefs.handles import OpenHandles
-from node.drive import Attributes, Drive
+from fusefs.port import DrivePort
+from node.drive import Attributes
 from node.errors import DriveError
 from protocol.values import Kind
 
@@ -86,7 +87,9 @@ class DriveOperations(pyfuse3.Operations):
     supports_dot_lookup = False
     enable_writeback_cache = False
 
-    def __init__(self, drive: Drive, translator: AttributeTranslator, handles: OpenHandles) -> None:
+    def __init__(
+        self, drive: DrivePort, translator: AttributeTranslator, handles: OpenHandles
+    ) -> None:
         super().__init__()
         self._drive = drive
         self._translator = translator
@@ -197,7 +200,12 @@ class DriveOperations(pyfuse3.Operations):
         if flags and not exclusive and not exchange:
             raise pyfuse3.FUSEError(errno.EINVAL)
         self._drive.rename(
-            parent_inode_old, name_old, parent_inode_new, name_new, exclusive, exchange
+            parent_inode_old,
+            name_old,
+            parent_inode_new,
+            name_new,
+            exclusive=exclusive,
+            exchange=exchange,
         )
 
     @_answered
@@ -316,7 +324,7 @@ class DriveOperations(pyfuse3.Operations):
         _require_user_xattr(name)
         # pyfuse3 has already held XATTR_CREATE and XATTR_REPLACE against getxattr, in this same
         # step of the event loop.
-        self._drive.set_xattr(inode, name, value, False, False)
+        self._drive.set_xattr(inode, name, value, create=False, replace=False)
 
     @_answered
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:

@@ -1,0 +1,1 @@
+"""Tests of the mount: its parts without a kernel, and the whole on a real mount."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import itertools
 import time
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -117,10 +118,12 @@ class MemoryDrive:
 
     def read_folder(self, handle: int, after_cookie: int) -> Iterator[FolderEntry]:
         folder = self._node(self._handles[handle])
-        for name, cookie in list(folder.cookies.items()):
-            if cookie > after_cookie and name in folder.names:
-                child = self._nodes[folder.names[name]]
-                yield FolderEntry(name, cookie, child.attributes())
+        # The names come in the order of their cookies: each is given the next one when it is added.
+        names = list(folder.cookies)
+        start = bisect_right(names, after_cookie, key=folder.cookies.__getitem__)
+        for name in names[start:]:
+            child = self._nodes[folder.names[name]]
+            yield FolderEntry(name, folder.cookies[name], child.attributes())
 
     def release_folder(self, handle: int) -> None:
         self._close(handle)
@@ -172,6 +175,7 @@ class MemoryDrive:
         name: bytes,
         new_parent: int,
         new_name: bytes,
+        *,
         exclusive: bool,
         exchange: bool,
     ) -> None:
@@ -265,7 +269,9 @@ class MemoryDrive:
         except KeyError:
             raise DriveError(errno.ENODATA) from None
 
-    def set_xattr(self, inode: int, name: bytes, value: bytes, create: bool, replace: bool) -> None:
+    def set_xattr(
+        self, inode: int, name: bytes, value: bytes, *, create: bool, replace: bool
+    ) -> None:
         node = self._node(inode)
         if create and name in node.xattrs:
             raise DriveError(errno.EEXIST)
@@ -462,5 +468,3 @@ class MemoryDrive:
 def _check_name(name: bytes) -> None:
     if len(name) > NAME_MAX:
         raise DriveError(errno.ENAMETOOLONG)
-
-
