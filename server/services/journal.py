@@ -34,6 +34,21 @@ MAX_PAGE_BYTES: Final = 4 * 1024 * 1024
 FEW: Final = 2
 """So many records are judged on the loop: a hop to a thread and back costs as much as one."""
 
+_REFUSALS: Final = {
+    CommitKind.FORK: (
+        ErrorCode.FORK,
+        "the device has signed another record of the same actor and sequence",
+    ),
+    CommitKind.DOT_REUSED: (
+        ErrorCode.DOT_REUSED,
+        "another record wrote a register with the same dot",
+    ),
+    CommitKind.BLOCKS_MISSING: (
+        ErrorCode.BLOCKS_MISSING,
+        "blocks of the record must be uploaded first",
+    ),
+}
+
 
 class JournalService:
     """What may be done with a namespace's records.
@@ -149,22 +164,14 @@ class JournalService:
 
 
 def _result(record: NewRecord, outcome: CommitOutcome) -> CommitResult:
-    match outcome.kind:
-        case CommitKind.STORED:
-            return CommitResult(id=record.id, position=outcome.position)
-        case CommitKind.FORK:
-            code, evidence = ErrorCode.FORK, outcome.evidence
-            message = "the device has signed another record of the same actor and sequence"
-        case CommitKind.DOT_REUSED:
-            code, evidence = ErrorCode.DOT_REUSED, outcome.evidence
-            message = "another record wrote a register with the same dot"
-        case CommitKind.BLOCKS_MISSING:
-            error = ErrorBody(
-                ErrorCode.BLOCKS_MISSING.value,
-                "blocks of the record must be uploaded first",
-                retryable=True,
-                blocks=outcome.missing,
-            )
-            return CommitResult(id=record.id, error=error)
-    error = ErrorBody(code.value, message, retryable=False, evidence=evidence)
+    if outcome.kind is CommitKind.STORED:
+        return CommitResult(id=record.id, position=outcome.position)
+    code, message = _REFUSALS[outcome.kind]
+    error = ErrorBody(
+        code.value,
+        message,
+        retryable=outcome.kind is CommitKind.BLOCKS_MISSING,
+        blocks=outcome.missing or None,
+        evidence=outcome.evidence or None,
+    )
     return CommitResult(id=record.id, error=error)
