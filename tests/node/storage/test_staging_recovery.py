@@ -1,0 +1,411 @@
+"""What a crash, a kill, a loss of power, a full disk and damage leave of a staged file."""
+
+import errno
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from node.errors import StorageError
+from node.storage.staging import StagingStore
+from node.storage.staging_file import StagingFile
+from node.storage.staging_format import SEGMENT_BYTES, SLOT_STRIDE
+from tests.node.storage.staging_model import KEY, ModelFile, content, random_bytes, reopened
+
+PAGE = 4096
+
+
+def only_path(directory: Path) -> Path:
+    (path,) = directory.iterdir()
+    return path
+
+
+def test_a_file_that_ends_anywhere_in_its_last_flush_is_as_it_was_before_or_after(tmp_path: Path):
+    (tmp_path / "live").mkdir()
+    store = StagingStore(tmp_path / "live", KEY)
+    file = store.create(0, b"label")
+    file.write(0, b"A" * (2 * SEGMENT_BYTES + 500))
+    file.flush()
+    path = only_path(tmp_path / "live")
+    before = path.stat().st_size
+    file.write(0, b"B" * SEGMENT_BYTES)
+    file.flush()
+    raw = path.read_bytes()
+
+    def found_with(size: int) -> StagingFile:
+        shutil.rmtree(tmp_path / "crashed", ignore_errors=True)
+        (tmp_path / "crashed").mkdir()
+        (tmp_path / "crashed" / path.name).write_bytes(raw[:size])
+        return reopened(tmp_path / "crashed")
+
+    old = b"A" * (2 * SEGMENT_BYTES + 500)
+    new = b"B" * SEGMENT_BYTES + b"A" * (SEGMENT_BYTES + 500)
+    last_slot = 3 * SLOT_STRIDE
+    sizes = [before, last_slot, last_slot + 1, last_slot + 47, last_slot + 48, last_slot + 49]
+    sizes += [*range(last_slot + PAGE, len(raw), PAGE), len(raw) - 1]
+    for size in sizes:
+        assert content(found_with(size), b"") == old
+    assert content(found_with(len(raw)), b"") == new
+    assert content(found_with(before - 1), b"")[: 2 * SEGMENT_BYTES] == old[: 2 * SEGMENT_BYTES]
+
+
+@pytest.mark.parametrize("within", [0, 5, 40, 48, 1000, SEGMENT_BYTES // 2, SEGMENT_BYTES + 60])
+def test_damage_in_one_slot_costs_that_segment_only_and_is_counted(tmp_path: Path, within: int):
+    store = StagingStore(tmp_path, KEY)
+    file = store.create(0, b"label")
+    data = random_bytes(1, 5 * SEGMENT_BYTES)
+    file.write(0, data)
+    file.flush()
+    path = only_path(tmp_path)
+    raw = path.read_bytes()
+    for slot in range(5):
+        damaged = bytearray(raw)
+        damaged[slot * SLOT_STRIDE + within] ^= 0x10
+        path.write_bytes(damaged)
+        found = reopened(tmp_path)
+        start, end = slot * SEGMENT_BYTES, (slot + 1) * SEGMENT_BYTES
+        assert (found.label, found.unreadable_slots) == (b"label", 1)
+        # The last slot alone tells how far the file goes.
+        lost = bytes(SEGMENT_BYTES) if slot < 4 else b""
+        assert content(found, b"") == data[:start] + lost + data[end:]
+
+
+def test_a_recovered_file_goes_on_as_if_nothing_had_happened(tmp_path: Path):
+    store = StagingStore(tmp_path, KEY)
+    file = store.create(0, b"label")
+    model = ModelFile(b"")
+    for round_ in range(10):
+        data = random_bytes(round_, 100_000)
+        for target in (file, model):
+            target.write(round_ * 30_000, data)
+            target.truncate(round_ * 35_000 + 50_000)
+        file.flush()
+        store.close()
+        store = StagingStore(tmp_path, KEY)
+        (file,) = store.open_all().files
+        assert content(file, b"") == model.data
+    file.sync()
+    assert content(reopened(tmp_path), b"") == model.data
+
+
+def test_a_crash_in_the_very_first_write_leaves_nothing(tmp_path: Path):
+    store = StagingStore(tmp_path, KEY)
+    file = store.create(0, b"label")
+    file.write(0, bytes(100_000))
+    file.flush()
+    path = only_path(tmp_path)
+    raw = path.read_bytes()
+    for size in (0, 48, 1000, SEGMENT_BYTES):
+        path.write_bytes(raw[:size])
+        recovery = StagingStore(tmp_path, KEY).open_all()
+        assert (recovery.files, recovery.damaged) == ((), ())
+        assert not path.exists()
+
+
+def test_a_file_of_which_nothing_verifies_is_reported_and_kept(tmp_path: Path):
+    store = StagingStore(tmp_path, KEY)
+    file = store.create(0, b"label")
+    file.write(0, b"precious")
+    file.flush()
+    path = only_path(tmp_path)
+    raw = path.read_bytes()
+    recovery = StagingStore(tmp_path, b"another key".ljust(32)).open_all()
+    assert (recovery.files, recovery.damaged) == ((), (path,))
+    assert path.read_bytes() == raw
+    assert content(reopened(tmp_path), b"") == b"precious"
+
+
+def test_other_files_in_the_directory_are_left_alone(tmp_path: Path):
+    (tmp_path / "notes").write_bytes(b"mine")
+    recovery = StagingStore(tmp_path, KEY).open_all()
+    assert (recovery.files, recovery.damaged) == ((), ())
+    assert (tmp_path / "notes").exists()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from node.storage.staging import StagingStore
+from tests.node.storage.staging_model import KEY, random_bytes
+
+store = StagingStore(Path(sys.argv[1]), KEY, memory_limit_bytes=4 * 65536)
+file = store.create(0, b"killed")
+version = 0
+while True:
+    version += 1
+    header = version.to_bytes(8, "big")
+    for segment in range(40):
+        file.write(segment * 65536, header + random_bytes(version * 100 + segment, 65528))
+    file.flush()
+    print(version, flush=True)
+"""
+
+
+@pytest.mark.parametrize("kill_after", [1, 2, 5, 9])
+def test_a_killed_process_loses_nothing_that_it_had_flushed(tmp_path: Path, kill_after: int):
+    repository = Path(__file__).parents[3]
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        cwd=repository,
+        env={**os.environ, "PYTHONPATH": str(repository)},
+    ) as process:
+        assert process.stdout is not None
+        flushed = 0
+        for line in process.stdout:
+            flushed = int(line)
+            if flushed >= kill_after:
+                break
+        process.send_signal(signal.SIGKILL)
+        flushed = max([flushed, *(int(line) for line in process.stdout.read().split())])
+    assert flushed >= kill_after
+    found = reopened(tmp_path)
+    assert (found.label, found.size) == (b"killed", 40 * 65536)
+    data = content(found, b"")
+    for segment in range(40):
+        stored = data[segment * 65536 : (segment + 1) * 65536]
+        version = int.from_bytes(stored[:8], "big")
+        assert version in (flushed, flushed + 1)
+        assert stored[8:] == random_bytes(version * 100 + segment, 65528)
+
+
+class PowerLoss:
+    """A disk that keeps what was synced, and of the rest whichever pages it likes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.synced = bytearray()
+        self.pages: list[tuple[int, bytes]] = []
+        self._pwritev = os.pwritev
+        self._ftruncate = os.ftruncate
+        monkeypatch.setattr(os, "pwritev", self.pwritev)
+        monkeypatch.setattr(os, "ftruncate", self.ftruncate)
+        monkeypatch.setattr(os, "fdatasync", self.fdatasync)
+
+    def pwritev(self, descriptor: int, buffers: list[bytes], offset: int) -> int:
+        data = b"".join(buffers)
+        position = 0
+        while position < len(data):
+            length = min(PAGE - (offset + position) % PAGE, len(data) - position)
+            self.pages.append((offset + position, data[position : position + length]))
+            position += length
+        return self._pwritev(descriptor, buffers, offset)
+
+    def ftruncate(self, descriptor: int, size: int) -> None:
+        self.pages.append((size, b""))
+        self._ftruncate(descriptor, size)
+
+    def fdatasync(self, descriptor: int) -> None:
+        self._apply(self.synced, self.pages)
+        self.pages.clear()
+
+    def image(self, chance: random.Random) -> bytes:
+        """What may be on the disk if the power goes now."""
+        image = bytearray(self.synced)
+        kept = chance.choice([0.0, 0.3, 0.7, 0.95, 1.0])
+        self._apply(image, [page for page in self.pages if chance.random() < kept])
+        return bytes(image)
+
+    @staticmethod
+    def _apply(image: bytearray, pages: list[tuple[int, bytes]]) -> None:
+        for offset, data in pages:
+            if not data:
+                del image[offset:]
+                continue
+            image.extend(bytes(max(0, offset + len(data) - len(image))))
+            image[offset : offset + len(data)] = data
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("write"), st.integers(0, 3 * SEGMENT_BYTES), st.integers(1, 90_000)),
+        st.tuples(st.just("truncate"), st.integers(0, 4 * SEGMENT_BYTES), st.just(0)),
+        st.tuples(st.sampled_from(["flush", "sync", "sync", "rebase"]), st.just(0), st.just(0)),
+    ),
+    min_size=4,
+    max_size=20,
+)
+
+
+@pytest.fixture(scope="module")
+def power_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("power")
+
+
+@settings(max_examples=150)
+@given(steps=STEPS, chance=st.randoms(use_true_random=False))
+def test_a_loss_of_power_loses_nothing_that_was_synced(
+    power_directory: Path, steps: list[tuple[str, int, int]], chance: random.Random
+):
+    live, found_in = power_directory / "live", power_directory / "found"
+    for directory in (live, found_in):
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        disk = PowerLoss(monkeypatch)
+        store = StagingStore(live, KEY, memory_limit_bytes=2 * SEGMENT_BYTES)
+        file = store.create(0, b"0")
+        model = ModelFile(b"")
+        # Every content since the last sync: a byte may come from any of them.
+        versions = [b""]
+        bases = [b""]
+        for seed, (kind, first, second) in enumerate([*steps, ("crash", 0, 0)]):
+            match kind:
+                case "write":
+                    data = random_bytes(seed, second)
+                    file.write(first, data)
+                    model.write(first, data)
+                case "truncate":
+                    file.truncate(first)
+                    model.truncate(first)
+                case "flush":
+                    file.flush()
+                case "rebase":
+                    with file.snapshot() as snapshot:
+                        bases.append(bytes(model.data))
+                        file.rebase(snapshot, b"%d" % (len(bases) - 1))
+                case "sync":
+                    file.sync()
+                    versions.clear()
+                case _:
+                    assert kind == "crash"
+            versions.append(bytes(model.data))
+            if disk.synced:
+                check_power_loss(found_in / file.identity.hex(), disk, chance, versions, bases)
+                event(f"power lost after {kind}")
+        file.discard()
+        store.close()
+
+
+def check_power_loss(
+    path: Path,
+    disk: PowerLoss,
+    chance: random.Random,
+    versions: list[bytes],
+    bases: list[bytes],
+) -> None:
+    path.write_bytes(disk.image(chance))
+    recovery = StagingStore(path.parent, KEY).open_all()
+    assert recovery.damaged == ()
+    (found,) = recovery.files
+    data = content(found, bases[int(found.label)])
+    shortest = min(len(version) for version in versions)
+    assert shortest <= len(data) <= max(len(version) for version in versions)
+    # Where all contents since the sync agree, so must what was found.
+    for start in range(0, min(len(data), shortest), PAGE):
+        end = min(start + PAGE, len(data), shortest)
+        parts = {version[start:end] for version in versions}
+        if len(parts) == 1:
+            assert data[start:end] in parts
+
+
+class FullDisk:
+    """Takes so many more bytes, then as many as fit, then none."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.room: int | None = None
+        self._pwritev = os.pwritev
+        monkeypatch.setattr(os, "pwritev", self.pwritev)
+
+    def pwritev(self, descriptor: int, buffers: list[bytes], offset: int) -> int:
+        if self.room is None:
+            return self._pwritev(descriptor, buffers, offset)
+        if self.room == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        data = b"".join(buffers)[: self.room]
+        self.room -= len(data)
+        return self._pwritev(descriptor, [data], offset)
+
+
+@pytest.mark.parametrize(
+    ("room", "whole"),
+    [
+        (0, 0),
+        (100, 0),
+        (SEGMENT_BYTES, 0),
+        (SLOT_STRIDE - 1, 1),
+        (5 * SLOT_STRIDE + 7, 5),
+        (10 * SLOT_STRIDE, 10),
+    ],
+)
+def test_a_full_disk_fails_the_write_and_harms_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, whole: int
+):
+    disk = FullDisk(monkeypatch)
+    store = StagingStore(tmp_path, KEY)
+    file = store.create(0, b"label")
+    old, new = random_bytes(1, 8 * SEGMENT_BYTES), random_bytes(2, 12 * SEGMENT_BYTES)
+    file.write(0, old)
+    file.sync()
+    disk.room = room
+    with pytest.raises(StorageError) as raised:
+        file.write(0, new)
+    assert (raised.value.errno, raised.value.is_transient) == (errno.ENOSPC, True)
+    expected = new[: whole * SEGMENT_BYTES] + old[whole * SEGMENT_BYTES :]
+    assert content(file, b"") == expected
+    assert content(reopened(tmp_path), b"") == expected
+    disk.room = None
+    file.write(0, new)
+    file.sync()
+    assert content(reopened(tmp_path), b"") == new
+
+
+def test_what_a_full_disk_kept_in_memory_is_flushed_once_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    disk = FullDisk(monkeypatch)
+    store = StagingStore(tmp_path, KEY)
+    file = store.create(0, b"label")
+    disk.room = 0
+    file.write(0, b"kept in memory")
+    for _ in range(3):
+        with pytest.raises(StorageError):
+            file.flush()
+    assert content(file, b"") == b"kept in memory"
+    disk.room = None
+    file.flush()
+    assert content(reopened(tmp_path), b"") == b"kept in memory"
+
+
+def test_a_failed_sync_is_never_followed_by_a_good_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    file = StagingStore(tmp_path, KEY).create(0, b"label")
+    file.write(0, b"data")
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "fdatasync", refuse)
+        with pytest.raises(StorageError):
+            file.sync()
+    with pytest.raises(StorageError):
+        file.sync()
+    assert content(file, b"") == b"data"
+
+
+@pytest.mark.root
+def test_a_really_full_file_system_gives_enospc_and_harms_nothing(tmp_path: Path):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], check=True)
+    try:
+        store = StagingStore(tmp_path, KEY)
+        file = store.create(0, b"label")
+        file.write(0, b"A" * (8 * SEGMENT_BYTES))
+        file.sync()
+        with pytest.raises(StorageError) as raised:
+            file.write(file.size, b"B" * (20 * SEGMENT_BYTES))
+        assert raised.value.errno == errno.ENOSPC
+        size = file.size
+        assert content(file, b"").rstrip(b"B") == b"A" * (8 * SEGMENT_BYTES)
+        found = reopened(tmp_path)
+        assert found.size == size
+        assert content(found, b"") == content(file, b"")
+        store.close()
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
