@@ -11,7 +11,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 import trio
@@ -67,10 +67,10 @@ class RemoteChanges(Protocol):
     def expect_remote_changes(self, items: Iterable[ItemId]) -> None:
         """Before items are changed."""
 
-    def take_remote_changes(self, changes: Changes) -> list[object]:
+    def take_remote_changes(self, changes: Changes) -> list[Any]:
         """After they were, in the same step."""
 
-    async def announce(self, stale: list[object]) -> None:
+    async def announce(self, stale: list[Any]) -> None:
         """Tell the kernel."""
 
 
@@ -229,7 +229,7 @@ class Puller:
         cursor = _cursor(page.cursor)
         received = [(entry.position, entry.record) for entry in page.records]
         parsed = await self._parse(received)
-        stale: list[object] = []
+        stale: list[Any] = []
         index = 0
         while index < len(parsed):
             started = trio.current_time()
@@ -288,7 +288,7 @@ class Puller:
             return error
         return record
 
-    def _apply(self, record: SignedRecord, position: int) -> list[object]:
+    def _apply(self, record: SignedRecord, position: int) -> list[Any]:
         """Take in one verified record; in a transaction."""
         if self._journal.knows(record.id):
             self._journal.acknowledge(record.id, position)

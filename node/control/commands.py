@@ -1,0 +1,243 @@
+"""What the control socket's commands do: status, wait, conflicts, unmount.
+
+Only reads the node's state and sets its end; shapes are those of the published interface. Made by
+`node.main`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from node.control.messages import ControlError
+from node.control.server import Handler
+from node.filesystem.conflict_folder import ConflictFolder
+from node.filesystem.open_files import OpenFiles
+from node.net.server_client import ServerClient
+from node.storage.block_cache import BlockCache
+from node.storage.journal import Journal
+from node.storage.standing import Standing
+from node.storage.tree import ItemRow, Tree
+from node.sync.block_fetcher import BlockFetcher
+from node.sync.block_uploader import BlockUploader
+from node.sync.publisher import Publisher
+from node.sync.puller import Connection, Puller
+from protocol.ids import ROOT_ITEM, ItemId
+from protocol.values import Kind
+
+_LOOK_S = 0.02  # how often a wait looks whether it is over
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this node is, for the reports."""
+
+    device: str
+    device_name: str
+    account: str
+    namespace: str
+    mountpoint: Path
+
+
+class Commands:
+    """The handlers of one node.
+
+    Concurrency: owned by the node's loop; only `wait` awaits.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        tree: Tree,
+        journal: Journal,
+        standing: Standing,
+        files: OpenFiles,
+        conflicts: ConflictFolder,
+        cache: BlockCache,
+        fetcher: BlockFetcher,
+        uploader: BlockUploader,
+        publisher: Publisher,
+        puller: Puller,
+        client: ServerClient,
+        stop: Callable[[], None],
+    ) -> None:
+        self._identity = identity
+        self._tree = tree
+        self._journal = journal
+        self._standing = standing
+        self._files = files
+        self._conflicts = conflicts
+        self._cache = cache
+        self._fetcher = fetcher
+        self._uploader = uploader
+        self._publisher = publisher
+        self._puller = puller
+        self._client = client
+        self._stop = stop
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """By the command's name."""
+        return {
+            "status": self.status,
+            "wait": self.wait,
+            "conflicts": self.list_conflicts,
+            "unmount": self.unmount,
+        }
+
+    async def status(self, _arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The report of ``atoll status --json``."""
+        await trio.lowlevel.checkpoint()
+        identity = self._identity
+        items, size_bytes = self._tree.totals()
+        return {
+            "device": {"id": identity.device, "name": identity.device_name},
+            "account": identity.account,
+            "mountpoint": os.fspath(identity.mountpoint),
+            "synced": self._is_synced(),
+            "server": {
+                "url": str(self._client.address),
+                "state": self._puller.connection.value,
+                "cursor": self._journal.cursor[1],
+            },
+            "pending": self._pending(),
+            "peers": [],
+            "namespaces": [
+                {"id": identity.namespace, "path": "/", "items": items, "bytes": size_bytes}
+            ],
+            "cache": {
+                "bytes": self._cache.used_bytes,
+                "limit": self._cache.limit_bytes,
+                "pinned": 0,
+            },
+            "conflicts": len(self._conflicts.versions()),
+            "alarms": [alarm.message for alarm in self._journal.alarms()] + self._troubles(),
+            "counters": {
+                "bytes_from_server": self._fetcher.bytes_from["server"],
+                "bytes_to_server": self._uploader.bytes_sent,
+                "bytes_from_peers": 0,
+                "bytes_to_peers": 0,
+                "blocks_from_server": self._fetcher.blocks_from["server"],
+                "blocks_from_peers": 0,
+                "records_from_server": self._puller.records_applied,
+                "records_from_peers": 0,
+            },
+        }
+
+    def _troubles(self) -> list[str]:
+        return [f"publishing: {self._publisher.last_error}"] if self._publisher.last_error else []
+
+    def _pending(self) -> dict[str, int]:
+        open_files = sum(1 for file in self._files if file.is_dirty and not file.is_unlinked)
+        records = self._journal.count_groups() + self._journal.count_outbox() + open_files
+        if not records:
+            return {"records": 0, "blocks": 0, "bytes": 0}
+        return {
+            "records": records,
+            "blocks": self._standing.unsent_blocks(),
+            "bytes": self._standing.unsent_bytes(),
+        }
+
+    def _is_synced(self) -> bool:
+        return (
+            self._puller.connection is Connection.ONLINE
+            and not self._pending()["records"]
+            and self._journal.cursor[1] >= self._puller.announced
+        )
+
+    async def wait(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Wait for ``for``: local, peer, server (of ``path``, or of everything) or synced.
+
+        Returns:
+            ``done``, and ``pending`` when it is not.
+        """
+        target = arguments.get("for")
+        path = arguments.get("path")
+        timeout_s = float(arguments.get("timeout_s") or 0)
+        if target not in ("local", "peer", "server", "synced"):
+            raise ControlError("bad_request", "'for' is local, peer, server or synced")
+        items = None if path is None else self._items_below(self._item_at(path))
+        is_done = False
+        with trio.move_on_after(timeout_s):
+            while True:
+                if target == "synced":
+                    await self._puller.catch_up()
+                if self._is_reached(target, items):
+                    is_done = True
+                    break
+                await trio.sleep(_LOOK_S)
+        return {"done": is_done, "pending": None if is_done else self._what_is_pending()}
+
+    def _what_is_pending(self) -> Any:
+        if self._puller.connection is Connection.OFFLINE:
+            reason = self._puller.last_error or "the server can not be reached"
+            return {"message": f"{reason}; {self._pending()['records']} records wait here"}
+        return self._pending()
+
+    def _is_reached(self, target: str, items: list[ItemId] | None) -> bool:
+        if items is None or target == "synced":
+            match target:
+                case "local":
+                    return not any(file.is_dirty for file in self._files)
+                case "synced":
+                    return self._is_synced()
+                case _:
+                    return not self._pending()["records"]
+        if any(file.is_dirty for item in items for file in self._files.of_item(item)):
+            return False
+        return target == "local" or all(
+            self._standing.durability(item) == "server" for item in items
+        )
+
+    def _item_at(self, path: bytes) -> ItemRow:
+        root = os.fsencode(self._identity.mountpoint)
+        if path != root and not path.startswith(root + b"/"):
+            raise ControlError(
+                "bad_request", f"{os.fsdecode(path)} is not in the drive at {os.fsdecode(root)}"
+            )
+        row = self._tree.item(ROOT_ITEM)
+        for name in path[len(root) :].split(b"/"):
+            if name and row is not None:
+                row = self._tree.lookup(row.item, name)
+        if row is None:
+            raise ControlError("not_found", f"there is no {os.fsdecode(path)}")
+        return row
+
+    def _items_below(self, row: ItemRow) -> list[ItemId]:
+        found, after = [row.item], b""
+        if row.kind is Kind.DIRECTORY:
+            while page := self._tree.list_folder(row.item, after, 1024):
+                for _, child in page:
+                    found += self._items_below(child)
+                after = page[-1][0]
+        return found
+
+    async def list_conflicts(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Every conflict version of a file that is shown."""
+        await trio.lowlevel.checkpoint()
+        root = os.fsencode(self._identity.mountpoint)
+        return [
+            {
+                "path": os.fsdecode(root + b"/" + conflict.path),
+                "item": str(conflict.row.item),
+                "version": os.fsdecode(conflict.name),
+                "device": conflict.device_name,
+                "time": conflict.version.time_us / 1e6,
+                "size": conflict.version.value.size,
+                "readable_at": os.fsdecode(
+                    b"/".join((root, b".atoll/conflicts", conflict.path, conflict.name))
+                ),
+            }
+            for conflict in self._conflicts.versions()
+        ]
+
+    async def unmount(self, _arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Begin the orderly end of the node."""
+        await trio.lowlevel.checkpoint()
+        self._stop()
+        return {}
