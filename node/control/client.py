@@ -7,6 +7,7 @@ know any command. Called by `node.cli`.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, Self
 from node.control.messages import (
     MAX_ANSWER_BYTES,
     MAX_REQUEST_BYTES,
+    PEER,
     Answer,
     ControlError,
     Request,
@@ -41,10 +43,12 @@ class ControlClient:
         self._requests = 0
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(connect_timeout_s)
+        self._node: int | None = None
         try:
             self._connect()
+            self._node = _process_behind(self._socket)
         except BaseException:
-            self._socket.close()
+            self._close()
             raise
 
     def _connect(self) -> None:
@@ -72,7 +76,7 @@ class ControlClient:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._socket.close()
+        self._close()
 
     def call(self, command: str, *, timeout_s: float = 30.0, **arguments: Any) -> Any:
         """Has the node carry out a command and returns the result.
@@ -105,7 +109,7 @@ class ControlClient:
             ) from error
 
     def wait_for_end(self, timeout_s: float) -> bool:
-        """Waits until the node has closed the connection; False when it did not in time."""
+        """Waits until the node's process has ended; False when it did not in time."""
         deadline = time.monotonic() + timeout_s
         try:
             while True:
@@ -113,7 +117,7 @@ class ControlClient:
         except TimeoutError:
             return False
         except (ControlError, OSError):
-            return True
+            return self._node is None or _has_ended(self._node, deadline)
 
     def _receive(self, deadline: float) -> list[bytes]:
         # Zero would mean not to block at all, which is another error.
@@ -123,5 +127,32 @@ class ControlClient:
             raise self._hung_up()
         return self._decoder.feed(data)
 
+    def _close(self) -> None:
+        self._socket.close()
+        if self._node is not None:
+            os.close(self._node)
+            self._node = None
+
     def _hung_up(self) -> ControlError:
         return ControlError("failed", f"the node of {self._home} ended before it answered")
+
+
+def _process_behind(connected: socket.socket) -> int | None:
+    """A descriptor of the process that listens, by which its end is noticed.
+
+    None when there is nothing to wait for: it is this very process, or it has ended already.
+    """
+    credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size)
+    process: int = PEER.unpack(credentials)[0]
+    if process == os.getpid():
+        return None
+    try:
+        return os.pidfd_open(process)
+    except OSError:
+        return None
+
+
+def _has_ended(process: int, deadline: float) -> bool:
+    # A descriptor of a process is readable once it has ended (pidfd_open(2)).
+    wait_s = max(deadline - time.monotonic(), 0)
+    return bool(select.select([process], [], [], wait_s)[0])

@@ -7,6 +7,7 @@ Used by `server` and `client` alone.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,9 @@ MAX_REQUEST_BYTES = 256 * 1024
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """A list of 100,000 conflicts with long paths."""
+
+PEER = struct.Struct("3i")
+"""The process, user and group at the other end (struct ucred of unix(7))."""
 
 _MAX_ID = 2**63 - 1
 _MAX_TEXT = 4096

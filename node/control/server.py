@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import trio
 from node.control.messages import (
     MAX_ANSWER_BYTES,
     MAX_REQUEST_BYTES,
+    PEER,
     SOCKET_NAME,
     Answer,
     ControlError,
@@ -42,7 +42,6 @@ _MAX_COMMANDS = 8
 """Commands under way on one connection; the next one waits."""
 
 _RECEIVE_BYTES = 64 * 1024
-_CREDENTIALS = struct.Struct("3i")  # struct ucred of unix(7): process, user, group
 
 _log = structlog.get_logger(__name__)
 
@@ -160,6 +159,6 @@ def _broken(request: Request) -> ControlError:
 
 
 def _user_of(stream: trio.SocketStream) -> int:
-    credentials = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    user: int = _CREDENTIALS.unpack(credentials)[1]
+    credentials = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size)
+    user: int = PEER.unpack(credentials)[1]
     return user

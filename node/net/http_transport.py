@@ -25,8 +25,8 @@ from protocol.limits import MAX_BODY_BYTES
 IDLE_TIMEOUT_S = 30.0
 """Longest silence within a request: a peer that moves no byte for so long is gone."""
 
-_KEEP_ALIVE_S = 4.0
-"""An idle connection is closed before the server does it (uvicorn: 5 s), so that no request is sent
+_KEEP_ALIVE_S = 60.0
+"""An idle connection is closed before the server does it (after 75 s), so that no request is sent
 into a connection that is being closed."""
 
 
@@ -193,23 +193,35 @@ class HttpTransport:
             ),
         ) as response:
             is_granted = response.status_code in (200, 201, 204, 206)
-            pieces: list[bytes] = []
-            size_bytes = 0
-            async for piece in response.aiter_raw():
-                size_bytes += len(piece)
-                if size_bytes > call.max_bytes:
-                    raise ServerError(
-                        "malformed",
-                        f"{self.address.base_url} sent more than {call.max_bytes} bytes",
-                    )
-                pieces.append(piece)
-                if call.on_chunk is not None and is_granted:
-                    call.on_chunk(piece)
-            self.counters.received_bytes += size_bytes
-            content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            content = await self._read(response, call, is_granted)
             if not is_granted:
                 raise self._refusal(response, content)
             return Answer(response.status_code, response.headers, content)
+
+    async def _read(self, response: httpx.Response, call: Call, is_granted: bool) -> bytes:
+        pieces: list[bytes] = []
+        size_bytes = 0
+        try:
+            async for piece in response.aiter_raw():
+                size_bytes += len(piece)
+                if size_bytes > call.max_bytes:
+                    # Ends the iteration from within, by an error: leaving it would leave httpx's
+                    # generators to the garbage collector.
+                    await response.aclose()
+                    continue
+                pieces.append(piece)
+                if call.on_chunk is not None and is_granted:
+                    call.on_chunk(piece)
+        except (httpx.HTTPError, httpx.StreamError):
+            if size_bytes <= call.max_bytes:
+                raise
+        self.counters.received_bytes += size_bytes
+        if size_bytes > call.max_bytes:
+            raise ServerError(
+                ErrorCode.MALFORMED,
+                f"{self.address.base_url} sent more than {call.max_bytes} bytes at once",
+            )
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _refusal(self, response: httpx.Response, content: bytes) -> ServerError:
         try:

@@ -1,0 +1,183 @@
+"""``atoll status``, ``wait`` and ``conflicts``: what a running node says about itself.
+
+Owns how the answers are shown. Refuses to know how they come about: the node fills them in, in the
+shape of the published interface, and a field that is missing is not shown.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from node.cli.options import HomeOption, JsonOption, home_of, usage_error
+from node.cli.output import count, fail, print_json, print_lines, print_text, size, table
+
+_ANSWER_SLACK_S = 15.0
+"""What a node may take beyond the wait that it was asked for."""
+
+_ROUND_S = 300.0
+"""A wait without an end is asked for in rounds, so that a node that hangs is noticed."""
+
+
+class Durability(StrEnum):
+    """What `atoll wait` waits for."""
+
+    LOCAL = "local"
+    PEER = "peer"
+    SERVER = "server"
+    SYNCED = "synced"
+
+
+def status(as_json: JsonOption = False, home: HomeOption = None) -> None:
+    """Show what the running node does: what is synced, what is pending, what needs you."""
+    report = _ask(home_of(home), "status")
+    if as_json:
+        print_json(report)
+    else:
+        print_lines(_status_lines(report))
+
+
+def wait(
+    path: Annotated[
+        Path | None,
+        typer.Argument(metavar="[PATH]", help="A file or folder; without it, everything."),
+    ] = None,
+    durability: Annotated[
+        Durability | None,
+        typer.Option(
+            "--for",
+            help="local: safe on this disk; peer, server: also there; synced: nothing is pending "
+            "either way [default: synced, with a PATH server].",
+            show_default=False,
+        ),
+    ] = None,
+    timeout_s: Annotated[
+        float | None,
+        typer.Option("--timeout", metavar="S", help="Give up after S seconds [default: never]."),
+    ] = None,
+    as_json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Wait until changes are safe; exit code 1 and what is pending when that takes too long."""
+    if timeout_s is not None and not 0 <= timeout_s <= 1e9:
+        raise usage_error("--timeout takes a number of seconds")
+    # Bytes, because a path need not be text; not resolved, because the node knows its own links.
+    place = None if path is None else os.fsencode(path.absolute())
+    target = durability or (Durability.SYNCED if place is None else Durability.SERVER)
+    while True:
+        round_s = _ROUND_S if timeout_s is None else timeout_s
+        arguments = {"path": place, "for": target.value, "timeout_s": round_s}
+        answer = _ask(home_of(home), "wait", round_s + _ANSWER_SLACK_S, **arguments)
+        if answer.get("done") or timeout_s is not None:
+            break
+    if as_json:
+        print_json(answer)
+    if not answer.get("done"):
+        fail(f"still pending after {timeout_s:g} s: {_pending(answer.get('pending'))}")
+
+
+def conflicts(as_json: JsonOption = False, home: HomeOption = None) -> None:
+    """List versions that could not be merged: both are kept, and each can be opened."""
+    found = _ask(home_of(home), "conflicts")
+    if as_json:
+        print_json(found)
+    elif not found:
+        print_text("No conflicts.")
+    else:
+        print_lines(_conflict_lines(found))
+
+
+def _ask(home: Path, command: str, timeout_s: float = 30.0, **arguments: Any) -> Any:
+    from node.control.client import ControlClient
+
+    with ControlClient(home) as client:
+        return client.call(command, timeout_s=timeout_s, **arguments)
+
+
+def _status_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    device = report.get("device", {})
+    is_synced = "everything is synced" if report.get("synced") else "not everything is synced yet"
+    yield f"{device.get('name', 'This device')} at {_text(report.get('mountpoint'))}: {is_synced}"
+    rows = list(_status_rows(report))
+    if rows:
+        yield from table(rows)
+    for alarm in report.get("alarms", []):
+        yield f"ALARM: {alarm if isinstance(alarm, str) else _sentence(alarm)}"
+
+
+def _status_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if server := report.get("server"):
+        yield "server", f"{server.get('state')}, {server.get('url')}"
+    if "pending" in report:
+        yield "pending", _pending(report["pending"])
+    for peer in report.get("peers", []):
+        yield "peer", f"{peer.get('name')}, {peer.get('state')}, {peer.get('address')}"
+    for namespace in report.get("namespaces", []):
+        items = count(namespace.get("items", 0), "item")
+        yield (
+            "folder",
+            f"{_text(namespace.get('path'))}, {items}, {size(namespace.get('bytes', 0))}",
+        )
+    if cache := report.get("cache"):
+        used, limit, pinned = (size(cache.get(name, 0)) for name in ("bytes", "limit", "pinned"))
+        yield "cache", f"{used} of {limit}, {pinned} pinned"
+    if report.get("conflicts"):
+        yield "conflicts", f"{report['conflicts']}; see them with: atoll conflicts"
+
+
+def _pending(pending: Any) -> str:
+    match pending:
+        case {"records": int(records), "blocks": int(blocks), "bytes": int(size_bytes)}:
+            if not (records or blocks or size_bytes):
+                return "nothing here"
+            return f"{count(records, 'record')}, {count(blocks, 'block')}, {size(size_bytes)}"
+        case None | "" | [] | ():
+            return "the node does not say what"
+        case [*things]:
+            return ", ".join(_text(thing) for thing in things)
+        case dict():
+            return _sentence(pending)
+        case _:
+            return _text(pending)
+
+
+def _conflict_lines(found: list[Mapping[str, Any]]) -> list[str]:
+    rows = [("PATH", "VERSION", "DEVICE", "TIME", "SIZE", "READABLE AT")]
+    rows += [
+        (
+            _text(each.get("path")),
+            _text(each.get("version")),
+            _text(each.get("device")),
+            _time(each.get("time")),
+            size(each.get("size") or 0),
+            _text(each.get("readable_at")),
+        )
+        for each in found
+    ]
+    return table(rows)
+
+
+def _time(value: Any) -> str:
+    """A time of a record: seconds since 1970, or text as the node wrote it."""
+    if isinstance(value, (int, float)):
+        return datetime.fromtimestamp(value).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return _text(value)
+
+
+def _sentence(value: Mapping[str, Any]) -> str:
+    if isinstance(message := value.get("message"), str):
+        return message
+    return ", ".join(f"{key} {_text(each)}" for key, each in value.items())
+
+
+def _text(value: Any) -> str:
+    """A value on one line; names come from other devices and must not steer the terminal."""
+    text = os.fsdecode(value) if isinstance(value, bytes) else str(value)
+    return "".join(c if unicodedata.category(c) != "Cc" else f"\\x{ord(c):02x}" for c in text)
