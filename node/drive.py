@@ -565,7 +565,7 @@ class Drive:
                 stale.append(StaleEntry(parent_row.inode, shown))
         for item in changes.items:
             row = self._tree.item(item)
-            if row is not None and row.inode in self._lookups:
+            if row is not None and (row.inode in self._lookups or row.inode == ROOT_INODE):
                 stale.append(StaleInode(row.inode, data=False))
         self._shown_before.clear()
         return stale

@@ -103,8 +103,8 @@ class OpenFiles:
         """
         for staging in self._staging.open_all().files:
             item = ItemId(staging.label) if len(staging.label) == ItemId.size_bytes else None
-            if item is not None and self._is_referred_to(item, staging.name):
-                self._staged_files[staging.name] = staging
+            if item is not None and self._is_referred_to(item, staging.identity.hex()):
+                self._staged_files[staging.identity.hex()] = staging
             else:
                 staging.discard()
 
@@ -242,7 +242,7 @@ class OpenFiles:
             )
         elif file.staging is not None:
             file.staging.flush()
-            content = staged_content(file.base, file.staging.name, file.size, file.mtime_ns)
+            content = staged_content(file.base, file.staging.identity.hex(), file.size, file.mtime_ns)
         else:
             assert file.version is not None
             origin = file.version.value.origin or file.version.dot
@@ -339,7 +339,7 @@ class OpenFiles:
                 file.small, file.base = None, Content(Kind.FILE)
             else:
                 staging = self._staging.create(file.size, self._label(file))
-            self._staged_files[staging.name] = staging
+            self._staged_files[staging.identity.hex()] = staging
             file.staging = staging
         return file.staging
 
@@ -353,11 +353,11 @@ class OpenFiles:
             self._discard(staging)
 
     def _discard(self, staging: StagingFile) -> None:
-        del self._staged_files[staging.name]
+        del self._staged_files[staging.identity.hex()]
         staging.discard()
 
     def _is_needed(self, file: OpenFile, staging: StagingFile) -> bool:
-        return file.item is not None and self._is_referred_to(file.item, staging.name)
+        return file.item is not None and self._is_referred_to(file.item, staging.identity.hex())
 
     def _is_referred_to(self, item: ItemId, name: str) -> bool:
         """Whether a version in the index has its bytes in a staging file."""
