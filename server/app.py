@@ -18,7 +18,13 @@ from protocol.http_api import ErrorCode
 from server.errors import ApiError
 from server.metrics import Metrics
 from server.routes import account_routes, block_routes, event_routes, namespace_routes
-from server.routes.dispatcher import MAX_LARGE_BODIES, Dispatcher, Gate, error_response
+from server.routes.dispatcher import (
+    MAX_LARGE_BODIES,
+    Dispatcher,
+    Gate,
+    answer_encoding,
+    error_response,
+)
 from server.routes.event_routes import EventSocket
 from server.routes.health_routes import health_routes
 from server.routes.rate_limit import RateLimiter
@@ -61,4 +67,4 @@ async def _no_route(request: Request, error: Exception) -> Response:
         )
     else:
         refusal = ApiError(404, ErrorCode.NOT_FOUND, "there is nothing at this path")
-    return error_response(refusal, request.headers)
+    return error_response(refusal, answer_encoding(request.headers))

@@ -28,6 +28,7 @@ from server.app import build_app
 from server.blobs.disk import DiskBlockStore
 from server.data_directory import locked, make_private, own_certificate
 from server.errors import ServerError, SettingsError
+from server.memory import reuse_large_buffers
 from server.services.accounts import invitation_digest
 from server.services.all_services import Services
 from server.services.ports import Surroundings
@@ -147,6 +148,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 
 
 def _run_loop(program: Coroutine[Any, Any, None]) -> None:
+    reuse_large_buffers()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(program)
 

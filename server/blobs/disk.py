@@ -137,31 +137,31 @@ class _IncomingFile:
         self._final = final
         self._store = store
         self._digest = hashlib.sha256()
-        self._pending = bytearray()
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
         self._received = 0
         self._header: BlockHeader | None = None
         self._descriptor = -1
 
     async def write(self, data: bytes) -> None:
-        self._pending += data
+        self._pending.append(data)
+        self._pending_bytes += len(data)
         self._received += len(data)
         if self._header is None:
             self._header = self._parse_header()
         if self._header is not None and self._received > self._header.frame_length:
-            raise BlockError(
-                f"the block is longer than the {self._header.frame_length} bytes of its header"
-            )
-        if len(self._pending) >= PIECE_BYTES:
+            length = self._header.frame_length
+            raise BlockError(f"the block is longer than the {length} bytes of its header")
+        if self._pending_bytes >= PIECE_BYTES:
             await self._store.run(self._drain)
 
-    async def finish(self) -> BlockHeader:
-        header = self._header
-        if header is None or self._received != header.frame_length:
+    def header(self) -> BlockHeader:
+        if self._header is None or self._received != self._header.frame_length:
             raise BlockError(f"the block ends early, after {self._received} bytes")
-        await self._store.run(self._complete)
-        return header
+        return self._header
 
     async def keep(self) -> int:
+        self.header()
         await self._store.run(self._publish)
         return self._received
 
@@ -174,12 +174,11 @@ class _IncomingFile:
 
     def _parse_header(self) -> BlockHeader | None:
         """The header, once all of it is here; it always fits the first piece."""
+        prefix = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
         try:
-            if len(self._pending) < FIXED_HEADER_BYTES:
+            if len(prefix) < FIXED_HEADER_BYTES or len(prefix) < header_length(prefix):
                 return None
-            if len(self._pending) < header_length(bytes(self._pending[:FIXED_HEADER_BYTES])):
-                return None
-            return parse_header(self._pending)
+            return parse_header(prefix)
         except RemoteProtocolError as error:
             raise BlockError(str(error)) from error
 
@@ -190,21 +189,20 @@ class _IncomingFile:
                 self._store.check_space(self._header.frame_length if self._header else 0)
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 self._descriptor = os.open(self._temporary, flags, 0o600)
-            view = memoryview(self._pending)
-            self._digest.update(view)
-            while view:
-                view = view[os.write(self._descriptor, view) :]
-        self._pending = bytearray()
+            for part in self._pending:
+                self._digest.update(part)
+                view = memoryview(part)
+                while view:
+                    view = view[os.write(self._descriptor, view) :]
+        self._pending = []
+        self._pending_bytes = 0
 
-    def _complete(self) -> None:
+    def _publish(self) -> None:
         self._drain()
         if self._digest.digest() != self._block:
             raise BlockError("the bytes are not those of the block's id")
         with _disk_errors():
             os.fdatasync(self._descriptor)
-
-    def _publish(self) -> None:
-        with _disk_errors():
             try:
                 self._temporary.rename(self._final)
             except FileNotFoundError:
@@ -212,6 +210,8 @@ class _IncomingFile:
                 _sync_directory(self._final.parent.parent)
                 self._temporary.rename(self._final)
             _sync_directory(self._final.parent)
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 class _OpenFile:

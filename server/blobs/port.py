@@ -23,17 +23,21 @@ class IncomingBlock(Protocol):
         """
         ...
 
-    async def finish(self) -> BlockHeader:
-        """The frame is complete: check it against its id and its header, and make it durable.
+    def header(self) -> BlockHeader:
+        """The frame is complete: what its header says. It is not verified yet.
 
         Raises:
-            BlockError: the bytes end early or are not those of the id.
-            StorageFullError: no space left.
+            BlockError: the bytes ended early.
         """
         ...
 
     async def keep(self) -> int:
-        """Make the finished block readable, durably; its size in bytes."""
+        """Check the frame against its id and make it readable, durably; its size in bytes.
+
+        Raises:
+            BlockError: the bytes are not those of the id.
+            StorageFullError: no space left.
+        """
         ...
 
 

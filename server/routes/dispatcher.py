@@ -68,7 +68,7 @@ class Dispatcher:
         except ClientDisconnect:
             response = None
         except Exception as error:  # noqa: BLE001 (a bug answers 500 and is logged; the server goes on)
-            response = error_response(translated(error, self._endpoint), headers)
+            response = error_response(translated(error, self._endpoint), answer_encoding(headers))
             if status:
                 # The answer has begun: all that is left is to end the connection before its end.
                 response = None
@@ -150,12 +150,17 @@ async def authenticated(services: Services, headers: Headers, access: Access) ->
 
 
 def answer_encoding(headers: Headers) -> Encoding:
-    """What the client accepts; what it sends; JSON."""
+    """What the client accepts; what it sends; JSON.
+
+    Whoever accepts or sends raw bytes is a node and hears of errors in msgpack.
+    """
     for header in ("accept", "content-type"):
         value = headers.get(header, "")
         for encoding in Encoding:
             if encoding.value in value:
                 return encoding
+        if "application/octet-stream" in value:
+            return Encoding.MSGPACK
     return Encoding.JSON
 
 
@@ -164,9 +169,9 @@ def body_response(body: Body, status: int, encoding: Encoding) -> Response:
     return Response(body.to_wire(encoding), status, media_type=encoding.value)
 
 
-def error_response(error: ApiError, headers: Headers) -> Response:
+def error_response(error: ApiError, encoding: Encoding) -> Response:
     """An error as an answer."""
-    response = body_response(error.body, error.status, answer_encoding(headers))
+    response = body_response(error.body, error.status, encoding)
     if error.body.retry_after is not None:
         response.headers["retry-after"] = str(error.body.retry_after)
     if error.status == 401:

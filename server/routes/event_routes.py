@@ -6,6 +6,7 @@ import anyio
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
+from protocol.body_codec import Encoding
 from protocol.http_api import MAX_WAIT_S, ErrorCode, EventsResponse
 from server.errors import ApiError
 from server.routes.dispatcher import Gate, authenticated, error_response, translated
@@ -77,7 +78,7 @@ class EventSocket:
         try:
             session = await authenticated(self._gate.services, headers, Access.DEVICE)
         except Exception as error:  # noqa: BLE001 (as in the dispatcher)
-            await _refuse(translated(error, SOCKET), headers, send)
+            await _refuse(translated(error, SOCKET), send)
             return
         await send({"type": "websocket.accept"})
         async with anyio.create_task_group() as group:
@@ -104,9 +105,9 @@ class EventSocket:
         return CLOSE_RESTART, ErrorCode.SHUTTING_DOWN.value
 
 
-async def _refuse(error: ApiError, headers: Headers, send: Send) -> None:
+async def _refuse(error: ApiError, send: Send) -> None:
     """Answer the handshake with the error that a plain request would get."""
-    response = error_response(error, headers)
+    response = error_response(error, Encoding.MSGPACK)
     await send(
         {
             "type": "websocket.http.response.start",

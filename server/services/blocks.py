@@ -21,6 +21,9 @@ from server.stores.port import MetadataStore
 LEASE_S: Final = 24 * 3600
 """Longer than any upload of the blocks of one record."""
 
+RECHECK_AFTER_S: Final = 2
+"""An upload that took at least so long has its session looked at again before it counts."""
+
 
 class BlockService:
     """What may be done with a namespace's blocks.
@@ -71,17 +74,14 @@ class BlockService:
                 children are not here, or the session ended meanwhile.
         """
         await require_role(self._store, session, namespace, WRITERS)
+        started_s = self._surroundings.now_s()
         try:
             async with self._blobs.receive(block) as incoming:
                 async for chunk in chunks:
                     await incoming.write(chunk)
-                header = await incoming.finish()
-                missing = await self._store.missing_blocks(
-                    namespace, header.children, self._lease_until_s()
-                )
-                if missing:
-                    raise _children_missing(tuple(missing))
-                await self._sessions.check(session)
+                await self._check_children(namespace, incoming.header().children)
+                if self._surroundings.now_s() - started_s >= RECHECK_AFTER_S:
+                    await self._sessions.check(session)
                 size_bytes = await incoming.keep()
         except BlockError as error:
             raise ApiError(422, ErrorCode.BLOCK_MISMATCH, str(error)) from error
@@ -104,6 +104,13 @@ class BlockService:
                 yield stored
         except BlockNotFoundError as error:
             raise _not_found() from error
+
+    async def _check_children(self, namespace: NamespaceId, children: tuple[BlockId, ...]) -> None:
+        if not children:
+            return
+        missing = await self._store.missing_blocks(namespace, children, self._lease_until_s())
+        if missing:
+            raise _children_missing(tuple(missing))
 
     def _lease_until_s(self) -> int:
         return self._surroundings.now_s() + LEASE_S
