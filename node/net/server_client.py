@@ -205,11 +205,11 @@ class ServerClient:
         cursor: Cursor | None,
         limit: int = http_api.MAX_DELTA_RECORDS,
     ) -> http_api.DeltaResponse:
-        """One page of the records after a cursor.
+        """One page of the records after a cursor; from the first record on when it is None.
 
         Raises:
-            RefusedError: `journal_epoch_changed` when the cursor is None or of another journal
-                epoch; its body has the present one.
+            RefusedError: `journal_epoch_changed` when the cursor is of another journal epoch; its
+                body has the present one.
         """
         query = {"limit": str(limit)}
         if cursor is not None:
