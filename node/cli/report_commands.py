@@ -74,7 +74,7 @@ def wait(
     while True:
         round_s = _ROUND_S if timeout_s is None else timeout_s
         arguments = {"path": place, "for": target.value, "timeout_s": round_s}
-        answer = _ask(home_of(home), "wait", round_s + _ANSWER_SLACK_S, **arguments)
+        answer = _ask(home_of(home), "wait", arguments, round_s + _ANSWER_SLACK_S)
         if answer.get("done") or timeout_s is not None:
             break
     if as_json:
@@ -94,11 +94,13 @@ def conflicts(as_json: JsonOption = False, home: HomeOption = None) -> None:
         print_lines(_conflict_lines(found))
 
 
-def _ask(home: Path, command: str, timeout_s: float = 30.0, **arguments: Any) -> Any:
+def _ask(
+    home: Path, command: str, arguments: Mapping[str, Any] | None = None, timeout_s: float = 30.0
+) -> Any:
     from node.control.client import ControlClient
 
     with ControlClient(home) as client:
-        return client.call(command, timeout_s=timeout_s, **arguments)
+        return client.call(command, arguments, timeout_s=timeout_s)
 
 
 def _status_lines(report: Mapping[str, Any]) -> Iterator[str]:

@@ -10,6 +10,7 @@ import os
 import select
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -78,14 +79,19 @@ class ControlClient:
     ) -> None:
         self._close()
 
-    def call(self, command: str, *, timeout_s: float = 30.0, **arguments: Any) -> Any:
+    def call(
+        self, command: str, arguments: Mapping[str, Any] | None = None, *, timeout_s: float = 30.0
+    ) -> Any:
         """Has the node carry out a command and returns the result.
+
+        Args:
+            timeout_s: how long the answer may take; a command's own times are among its arguments.
 
         Raises:
             ControlError: the node's own, or `timeout` and `failed` when no answer came.
         """
         self._requests += 1
-        request = Request(self._requests, command, arguments)
+        request = Request(self._requests, command, dict(arguments or {}))
         deadline = time.monotonic() + timeout_s
         try:
             self._socket.settimeout(timeout_s)

@@ -42,7 +42,7 @@ async def serving(home: Path, **handlers):
 
 def call(home: Path, command: str, timeout_s: float = 10.0, **arguments):
     with ControlClient(home) as client:
-        return client.call(command, timeout_s=timeout_s, **arguments)
+        return client.call(command, arguments, timeout_s=timeout_s)
 
 
 async def in_thread(function, *arguments, **named):
