@@ -9,6 +9,7 @@ background tasks and come with more code than the dozen lines that one receiving
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Self
@@ -62,6 +63,7 @@ class EventStream:
         self._address = dialer.address
         self._stream = stream
         self._protocol = WSConnection(ConnectionType.CLIENT)
+        self._events: deque[Event] = deque()
         self._message = bytearray()
 
     def __aiter__(self) -> Self:
@@ -148,8 +150,8 @@ class EventStream:
     async def _next_event(self, ping_after_s: float | None) -> Event:
         """The next event of the WebSocket; asks a silent server whether it is there."""
         while True:
-            for event in self._protocol.events():
-                return event
+            if self._events:
+                return self._events.popleft()
             data = None
             with trio.move_on_after(ping_after_s or float("inf")):
                 data = await self._stream.receive_some(_RECEIVE_BYTES)
@@ -166,6 +168,7 @@ class EventStream:
                     is_transient=True,
                 )
             self._protocol.receive_data(bytes(data))
+            self._events.extend(self._protocol.events())
 
     def _refused(self, refusal: RejectConnection, content: bytes) -> ServerError:
         try:
