@@ -16,6 +16,7 @@ from typing import Self
 
 import trio
 from wsproto import ConnectionType, WSConnection
+from wsproto.connection import ConnectionState
 from wsproto.events import (
     AcceptConnection,
     BytesMessage,
@@ -130,7 +131,9 @@ class EventStream:
             event = await self._next_event(_PING_AFTER_S)
             match event:
                 case Ping():
-                    await self._stream.send_all(self._protocol.send(event.response()))
+                    # A server that pinged and then closed waits for no answer.
+                    if self._protocol.state is ConnectionState.OPEN:
+                        await self._stream.send_all(self._protocol.send(event.response()))
                 case CloseConnection(code=code, reason=reason):
                     raise ServerError(
                         "stream_closed",
@@ -155,12 +158,12 @@ class EventStream:
             data = None
             with trio.move_on_after(ping_after_s or float("inf")):
                 data = await self._stream.receive_some(_RECEIVE_BYTES)
-            if data is None:
+            if data is None and self._protocol.state is ConnectionState.OPEN:
                 await self._stream.send_all(self._protocol.send(Ping()))
                 with trio.move_on_after(_PONG_TIMEOUT_S):
                     data = await self._stream.receive_some(_RECEIVE_BYTES)
-                if data is None:
-                    raise timed_out(self._address, "the event stream is silent")
+            if data is None:
+                raise timed_out(self._address, "the event stream is silent")
             if not data:
                 raise ServerError(
                     "stream_closed",
