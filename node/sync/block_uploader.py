@@ -11,7 +11,7 @@ import contextlib
 import errno
 import itertools
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,7 +28,7 @@ class BlockClient(Protocol):
 
     async def missing_blocks(
         self, namespace: NamespaceId, blocks: Sequence[BlockId]
-    ) -> Sequence[BlockId]:
+    ) -> Collection[BlockId]:
         """Which of the blocks the server lacks; it keeps the others for a day (a lease)."""
         ...
 

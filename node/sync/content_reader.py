@@ -62,8 +62,23 @@ class ContentReader:
         # knows a block's id could show its content under a manifest of his own.
         self._open = RecentlyUsed[Entry, bytes](limits.open_bytes, len)
 
-    async def read(self, namespace: NamespaceId, content: Content, offset: int, size: int) -> bytes:
+    async def read(
+        self,
+        namespace: NamespaceId,
+        content: Content,
+        offset: int,
+        size: int,
+        *,
+        look_ahead: bool = True,
+    ) -> bytes:
         """The bytes ``offset .. offset + size - 1``, fewer at the end of the content.
+
+        Args:
+            namespace: of the content.
+            content: what is read.
+            offset: of the first byte.
+            size: bytes wanted.
+            look_ahead: whether reads that follow each other may fetch what comes next.
 
         Raises:
             ServerError: a block that is not here did not arrive.
@@ -74,7 +89,9 @@ class ContentReader:
         manifest = content.manifest
         if manifest is None or offset >= end:
             return content.inline[offset:end]
-        is_run = self._pattern.is_sequential((manifest.pieces[0], content.size), offset, size)
+        is_run = look_ahead and self._pattern.is_sequential(
+            (manifest.pieces[0], content.size), offset, size
+        )
         stretches = await self._manifests.locate(namespace, manifest, offset, end)
         self._fetch_ahead(namespace, manifest, stretches, is_run=is_run)
         parts = [

@@ -68,8 +68,10 @@ class SealerLimits:
 
     Attributes:
         threads: blocks sealed at one time, over all files. Two saturate the machine's two cores.
-        blocks_in_flight: blocks that wait for a thread, are sealed, or wait for `OnBlock`, over all
-            files; at 4 MiB each at most.
+        blocks_in_flight: blocks that wait for a thread or are being sealed, over all files; at
+            4 MiB each at most.
+        blocks_ahead: blocks of one content that are sealed while `OnBlock` has not returned for
+            any of them.
         window_bytes: staged bytes read at one time. At least the largest chunk, or none might end
             in it; longer ones cut fewer bytes twice.
         long_contents: contents longer than a window that are sealed at one time. Each holds about
@@ -78,6 +80,7 @@ class SealerLimits:
 
     threads: int = 2
     blocks_in_flight: int = 8
+    blocks_ahead: int = 16
     window_bytes: int = 8 * 1024 * 1024
     long_contents: int = 2
 
@@ -150,7 +153,8 @@ class ContentSealer:
             StorageError: staged bytes can not be read, or the cache has no room.
             ServerError: a part of the base that is needed is not here and did not arrive.
         """
-        sealing = _Sealing(source, base, namespace, keys, on_block)
+        ahead = trio.Semaphore(self._limits.blocks_ahead)
+        sealing = _Sealing(source, base, namespace, keys, on_block, ahead)
         if source.size <= INLINE_BYTES:
             data = b"".join(await self._read(sealing, 0, source.size))
             return SealedContent(size=source.size, inline=data)
@@ -193,6 +197,7 @@ class ContentSealer:
             )
             start += size
             for chunk in chunks:
+                await sealing.ahead.acquire()
                 await self._in_flight.acquire()
                 nursery.start_soon(self._seal_chunk, sealing, len(sealing.entries), chunk)
                 sealing.entries.append(None)
@@ -209,10 +214,11 @@ class ContentSealer:
         try:
             seal = partial(self._seal_and_keep, sealing.keys, chunk)
             entry = await self._workers.call(len(chunk), seal)
-            sealing.entries[index] = entry
-            await sealing.announce(entry.block)
         finally:
             self._in_flight.release()
+        sealing.entries[index] = entry
+        await sealing.announce(entry.block)
+        sealing.ahead.release()
 
     def _seal_and_keep(self, keys: EpochKeys, chunk: memoryview) -> Entry:
         sealed = seal_block(keys.dedup, chunk)
@@ -253,11 +259,14 @@ class ContentSealer:
                     parts.append(bytes(piece.size))
                 case BaseRange():
                     assert sealing.base is not None
-                    parts.append(
-                        await self._reader.read(
-                            sealing.namespace, sealing.base, piece.offset, piece.size
-                        )
+                    read = self._reader.read(
+                        sealing.namespace,
+                        sealing.base,
+                        piece.offset,
+                        piece.size,
+                        look_ahead=False,
                     )
+                    parts.append(await read)
         assert sum(len(part) for part in parts) == size
         return parts
 
@@ -267,6 +276,7 @@ class _Sealing:
     """One content being sealed.
 
     Attributes:
+        ahead: bounds the chunks that were cut and not yet announced.
         base_blocks: blocks that the base has.
         entries: of the manifest, in order; None where a chunk is still being sealed.
         new_blocks: in the order in which they were announced; the values are not used.
@@ -277,6 +287,7 @@ class _Sealing:
     namespace: NamespaceId
     keys: EpochKeys
     on_block: OnBlock | None
+    ahead: trio.Semaphore
     base_blocks: set[BlockId] = field(default_factory=set)
     entries: list[Entry | None] = field(default_factory=list)
     new_blocks: dict[BlockId, None] = field(default_factory=dict)

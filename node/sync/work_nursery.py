@@ -19,14 +19,16 @@ async def open_work_nursery() -> AsyncGenerator[trio.Nursery, None]:
     """As `trio.open_nursery`, but a failure is raised as it is instead of in a group.
 
     The first error ends the other tasks. When several failed before they could be ended, all of
-    them with a `NodeError`, the first of these is raised; anything else stays a group.
+    them with a `NodeError` or all with the same type, one stands for all; anything else stays a
+    group.
     """
     try:
         async with trio.open_nursery() as nursery:
             yield nursery
     except BaseExceptionGroup as group:
         errors = list(_leaves(group))
-        if len(errors) == 1 or all(isinstance(error, NodeError) for error in errors):
+        is_alike = len({type(error) for error in errors}) == 1
+        if is_alike or all(isinstance(error, NodeError) for error in errors):
             raise errors[0] from errors[0].__cause__
         raise
 
