@@ -43,6 +43,15 @@ _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 class Connection(aiosqlite.Connection):
     """A connection that runs whole operations on its thread."""
 
+    async def close(self) -> None:
+        """Close it; its thread has ended when this returns."""
+        await super().close()
+        self.join()
+
+    def join(self) -> None:
+        """Wait for the thread, which has been told to end and takes microseconds."""
+        self._thread.join()
+
     async def run(self, operation: Operation[Result]) -> Result:
         """Run the operation and wait for it. It runs to its end also when the caller is cancelled.
 
@@ -238,7 +247,11 @@ async def _connect(path: Path, *, is_reader: bool) -> Connection:
         return connection
 
     connection = Connection(connector, 64)
-    await connection
+    try:
+        await connection
+    except BaseException:
+        connection.join()
+        raise
     return connection
 
 

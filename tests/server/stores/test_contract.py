@@ -1,0 +1,395 @@
+"""What every metadata store does: the SQLite store, and the fake in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from protocol.ids import (
+    AccountId,
+    ActorId,
+    BlockId,
+    DeviceId,
+    EventId,
+    ItemId,
+    NamespaceId,
+    RecordId,
+)
+from server.errors import AlreadyExistsError, HeadMismatchError, InvitationError, StoreError
+from server.stores.port import (
+    CommitKind,
+    Credentials,
+    DeviceChanges,
+    DeviceState,
+    LogState,
+    MetadataStore,
+    NewNamespace,
+    NewRecord,
+    Registration,
+    StoredEvent,
+    StoredSession,
+)
+from server.stores.sqlite_accounts import EXPIRED_KEPT_S, MAX_SESSIONS
+from server.stores.sqlite_store import SqliteStore
+from tests.server.fakes.memory_store import MemoryStore
+
+NOW_S = 1_800_000_000
+Test = Callable[[MetadataStore], Awaitable[None]]
+
+
+def on_every_store(test: Test):
+    @pytest.mark.parametrize("kind", ["sqlite", "memory"])
+    def run(kind, tmp_path):
+        async def with_store():
+            store = MemoryStore() if kind == "memory" else await SqliteStore.open(tmp_path / "db")
+            try:
+                await test(store)
+            finally:
+                await store.close()
+
+        asyncio.run(with_store())
+
+    run.__name__ = test.__name__
+    return run
+
+
+def event(size: int = 100) -> StoredEvent:
+    return StoredEvent(EventId(os.urandom(32)), os.urandom(size))
+
+
+def device(account: AccountId) -> DeviceState:
+    return DeviceState(DeviceId(os.urandom(32)), account, os.urandom(32), is_revoked=False)
+
+
+def namespace(*members: AccountId) -> NewNamespace:
+    return NewNamespace(NamespaceId(os.urandom(32)), (event(), event()), dict.fromkeys(members, 0))
+
+
+def registration(email: str = "a@b.org", **changes) -> Registration:
+    account = AccountId(os.urandom(32))
+    return Registration(
+        **{
+            "email": email,
+            "credentials": Credentials(
+                account, b"l" * 32, b"r" * 32, b"s" * 16, 3, 262144, b"w", b"wr"
+            ),
+            "events": (event(), event()),
+            "devices": (device(account),),
+            "namespace": namespace(account),
+            "invitation": None,
+            "needs_invitation": False,
+            "now_s": NOW_S,
+            **changes,
+        }
+    )
+
+
+def record(sequence: int = 1, **changes) -> NewRecord:
+    return NewRecord(
+        **{
+            "id": RecordId(os.urandom(32)),
+            "actor": ActorId(bytes(16)),
+            "sequence": sequence,
+            "previous": RecordId(bytes(32)),
+            "dots": ((ItemId(os.urandom(16)), 2, 1),),
+            "blocks": (),
+            "wire": os.urandom(50),
+            **changes,
+        }
+    )
+
+
+async def registered(store: MetadataStore, **changes) -> Registration:
+    new = registration(**changes)
+    await store.register(new)
+    return new
+
+
+@on_every_store
+async def test_the_secret_stays_and_the_journal_epoch_changes_on_demand(store):
+    assert len(await store.secret()) == 32
+    assert await store.secret() == await store.secret()
+    first = await store.journal_epoch()
+    second = await store.replace_journal_epoch()
+    assert first != second == await store.journal_epoch()
+    assert await store.is_ready()
+
+
+@on_every_store
+async def test_a_registration_is_there_as_a_whole(store):
+    new = await registered(store)
+    account = new.credentials.account
+    assert await store.credentials("a@b.org") == new.credentials
+    assert await store.credentials("b@b.org") is None
+    assert await store.devices(account) == list(new.devices)
+    assert await store.device(new.devices[0].device) == new.devices[0]
+    page = await store.account_log(account, 0, 10**6)
+    assert page.events == tuple(each.wire for each in new.events)
+    assert page.state == LogState(new.events[-1].id, 2)
+    assert await store.role(new.namespace.namespace, account) == 0
+    assert list(await store.members(new.namespace.namespace)) == [account]
+
+
+@on_every_store
+async def test_a_refused_registration_leaves_nothing(store):
+    first = await registered(store)
+    taken = registration()
+    with pytest.raises(AlreadyExistsError) as refusal:
+        await store.register(taken)
+    assert refusal.value.what == "email"
+    assert await store.account_log(taken.credentials.account, 0, 1) is None
+    same_device = registration("c@b.org", devices=first.devices)
+    with pytest.raises(AlreadyExistsError) as refusal:
+        await store.register(same_device)
+    assert refusal.value.what == "device"
+    assert await store.credentials("c@b.org") is None
+    assert (
+        await store.role(same_device.namespace.namespace, same_device.credentials.account) is None
+    )
+
+
+@on_every_store
+async def test_every_account_but_the_first_uses_up_an_invitation(store):
+    await registered(store, needs_invitation=True)
+    with pytest.raises(InvitationError):
+        await registered(store, email="b@b.org", needs_invitation=True)
+    await store.add_invitation(b"i" * 32, NOW_S + 10)
+    await store.add_invitation(b"o" * 32, NOW_S)
+    with pytest.raises(InvitationError):
+        await registered(store, email="b@b.org", needs_invitation=True, invitation=b"o" * 32)
+    with pytest.raises(AlreadyExistsError):
+        await registered(store, needs_invitation=True, invitation=b"i" * 32)
+    await registered(store, email="b@b.org", needs_invitation=True, invitation=b"i" * 32)
+    with pytest.raises(InvitationError):
+        await registered(store, email="c@b.org", needs_invitation=True, invitation=b"i" * 32)
+
+
+@on_every_store
+async def test_a_nonce_serves_once(store):
+    assert await store.use_nonce(b"n" * 32, NOW_S + 10, NOW_S)
+    assert not await store.use_nonce(b"n" * 32, NOW_S + 10, NOW_S + 9)
+    assert await store.use_nonce(b"m" * 32, NOW_S + 10, NOW_S)
+
+
+@on_every_store
+async def test_a_session_shows_the_present_state_of_its_device(store):
+    new = await registered(store)
+    account, owner = new.credentials.account, new.devices[0].device
+    session = StoredSession(account, owner, NOW_S + 600, is_revoked=False)
+    await store.add_session(b"t" * 32, session, NOW_S)
+    assert await store.session(b"t" * 32) == session
+    assert (await store.device(owner)).last_seen_s == NOW_S
+    state = await store.append_account_log(
+        account, new.events[-1].id, [event()], DeviceChanges(revoked=(owner,))
+    )
+    assert state.length == 3
+    assert (await store.session(b"t" * 32)).is_revoked
+    assert (await store.device(owner)).is_revoked
+    await store.remove_session(b"t" * 32)
+    await store.remove_session(b"t" * 32)
+    assert await store.session(b"t" * 32) is None
+
+
+@on_every_store
+async def test_sessions_are_bounded_and_long_expired_ones_are_forgotten(store):
+    account = (await registered(store)).credentials.account
+    for number in range(MAX_SESSIONS + 5):
+        session = StoredSession(account, None, NOW_S + number, is_revoked=False)
+        await store.add_session(number.to_bytes(32), session, NOW_S)
+    present = [await store.session(number.to_bytes(32)) for number in range(MAX_SESSIONS + 5)]
+    assert present[:5] == [None] * 5
+    assert None not in present[5:]
+    late_s = NOW_S + EXPIRED_KEPT_S + 100
+    session = StoredSession(account, None, late_s, is_revoked=False)
+    await store.add_session(b"t" * 32, session, late_s)
+    assert await store.session((100).to_bytes(32)) is None
+    assert await store.session((101).to_bytes(32)) is not None
+
+
+@on_every_store
+async def test_a_log_grows_only_from_its_head(store):
+    new = await registered(store)
+    account = new.credentials.account
+    added = device(account)
+    more = [event(), event()]
+    state = await store.append_account_log(
+        account, new.events[-1].id, more, DeviceChanges(enrolled=(added,))
+    )
+    assert state == LogState(more[-1].id, 4)
+    assert await store.devices(account) == [*new.devices, added]
+    with pytest.raises(HeadMismatchError) as refusal:
+        await store.append_account_log(account, new.events[-1].id, [event()], DeviceChanges())
+    assert refusal.value.head == more[-1].id
+    with pytest.raises(HeadMismatchError):
+        await store.append_account_log(
+            AccountId(bytes(32)), more[-1].id, [event()], DeviceChanges()
+        )
+    with pytest.raises(AlreadyExistsError):
+        await store.append_account_log(
+            account, more[-1].id, [event()], DeviceChanges(enrolled=(added,))
+        )
+    page = await store.account_log(account, 0, 10**6)
+    assert page.state.length == len(page.events) == 4
+
+
+@on_every_store
+async def test_pages_of_a_log_keep_to_their_size_but_always_move_on(store):
+    new = await registered(store, events=tuple(event(1000) for _ in range(5)))
+    account = new.credentials.account
+    wires = [each.wire for each in new.events]
+    assert (await store.account_log(account, 1, 2500)).events == tuple(wires[1:3])
+    assert (await store.account_log(account, 1, 10)).events == (wires[1],)
+    assert (await store.account_log(account, 5, 10)).events == ()
+    assert (await store.namespace_log(new.namespace.namespace, 0, 10**6)).state.length == 2
+    assert await store.namespace_log(NamespaceId(bytes(32)), 0, 10) is None
+
+
+@on_every_store
+async def test_members_follow_the_namespace_log(store):
+    one = (await registered(store)).credentials.account
+    other = (await registered(store, email="b@b.org")).credentials.account
+    new = namespace(one)
+    await store.create_namespace(new)
+    with pytest.raises(AlreadyExistsError):
+        await store.create_namespace(new)
+    assert not await store.shares_namespace(one, other)
+    state = await store.append_namespace_log(
+        new.namespace, new.events[-1].id, [event()], {one: 0, other: 2}
+    )
+    assert state.length == 3
+    assert await store.shares_namespace(one, other)
+    assert await store.role(new.namespace, other) == 2
+    assert list(await store.members(new.namespace)) == sorted([one, other])
+    with pytest.raises(HeadMismatchError):
+        await store.append_namespace_log(new.namespace, new.events[-1].id, [event()], {one: 0})
+    assert await store.role(new.namespace, other) == 2
+
+
+@on_every_store
+async def test_progress_shows_every_namespace_of_the_account(store):
+    new = await registered(store)
+    await registered(store, email="b@b.org")
+    account = new.credentials.account
+    shared = namespace(account)
+    await store.create_namespace(shared)
+    await store.commit(shared.namespace, [record(1), record(2)])
+    progress = await store.progress(account)
+    assert progress.journal_epoch == await store.journal_epoch()
+    assert progress.account_log_length == 2
+    states = {
+        each.namespace: (each.role, each.position, each.log_length) for each in progress.namespaces
+    }
+    assert states == {shared.namespace: (0, 2, 2), new.namespace.namespace: (0, 0, 2)}
+
+
+@on_every_store
+async def test_what_is_needed_to_judge_records_comes_at_once(store):
+    new = await registered(store)
+    owner = new.devices[0].device
+    context = await store.commit_context(new.namespace.namespace, [owner, DeviceId(bytes(32))])
+    assert context.namespace == LogState(new.namespace.events[-1].id, 2)
+    assert dict(context.accounts) == {owner: new.credentials.account}
+    assert dict(context.logs) == {new.credentials.account: LogState(new.events[-1].id, 2)}
+    assert (await store.commit_context(NamespaceId(bytes(32)), [])).namespace is None
+
+
+@on_every_store
+async def test_positions_have_no_gaps_and_a_record_keeps_its_own(store):
+    place = (await registered(store)).namespace.namespace
+    first, second = record(1), record(2)
+    commit = await store.commit(place, [first, second])
+    assert commit.journal_epoch == await store.journal_epoch()
+    assert [(each.position, each.is_new) for each in commit.outcomes] == [(1, True), (2, True)]
+    third = record(3)
+    again = await store.commit(place, [second, third])
+    assert [(each.position, each.is_new) for each in again.outcomes] == [(2, False), (3, True)]
+    page = await store.delta(place, 0, 100, 10**6)
+    assert page.records == ((1, first.wire), (2, second.wire), (3, third.wire))
+    assert page.head == 3
+
+
+@on_every_store
+async def test_pages_of_the_journal_keep_to_their_size_but_always_move_on(store):
+    place = (await registered(store)).namespace.namespace
+    records = [record(number, wire=bytes([number]) * 1000) for number in range(1, 6)]
+    await store.commit(place, records)
+    assert [each[0] for each in (await store.delta(place, 1, 2, 10**6)).records] == [2, 3]
+    assert [each[0] for each in (await store.delta(place, 1, 100, 2500)).records] == [2, 3]
+    assert [each[0] for each in (await store.delta(place, 4, 100, 10)).records] == [5]
+    assert (await store.delta(place, 5, 100, 10)).records == ()
+    with pytest.raises(StoreError):
+        await store.delta(NamespaceId(bytes(32)), 0, 1, 1)
+
+
+@on_every_store
+async def test_a_fork_is_refused_with_the_record_that_was_there(store):
+    place = (await registered(store)).namespace.namespace
+    first, fork, fine = record(1), record(1), record(2)
+    await store.commit(place, [first])
+    outcomes = (await store.commit(place, [fork, fine])).outcomes
+    assert (outcomes[0].kind, outcomes[0].evidence) == (CommitKind.FORK, first.wire)
+    assert (outcomes[1].kind, outcomes[1].position) == (CommitKind.STORED, 2)
+
+
+@on_every_store
+async def test_a_dot_is_used_once_also_within_one_commit(store):
+    place = (await registered(store)).namespace.namespace
+    first = record(1)
+    again = record(2, dots=((ItemId(os.urandom(16)), 0, 1), first.dots[0]))
+    other_register = record(3, dots=((first.dots[0][0], 1, 1),))
+    outcomes = (await store.commit(place, [first, again, other_register])).outcomes
+    assert [each.kind for each in outcomes] == [
+        CommitKind.STORED,
+        CommitKind.DOT_REUSED,
+        CommitKind.STORED,
+    ]
+    assert outcomes[1].evidence == first.wire
+    assert [each.position for each in outcomes] == [1, 0, 2]
+
+
+@on_every_store
+async def test_a_record_waits_for_its_blocks(store):
+    place = (await registered(store)).namespace.namespace
+    here, absent = BlockId(os.urandom(32)), BlockId(os.urandom(32))
+    await store.add_block(place, here, 1000, NOW_S)
+    needs = record(1, blocks=(here, absent))
+    outcome = (await store.commit(place, [needs])).outcomes[0]
+    assert (outcome.kind, outcome.missing) == (CommitKind.BLOCKS_MISSING, (absent,))
+    await store.add_block(place, absent, 1000, NOW_S)
+    assert (await store.commit(place, [needs])).outcomes[0].position == 1
+
+
+@on_every_store
+async def test_blocks_are_seen_only_in_their_namespace(store):
+    one = (await registered(store)).namespace.namespace
+    other = (await registered(store, email="b@b.org")).namespace.namespace
+    block, absent = BlockId(os.urandom(32)), BlockId(os.urandom(32))
+    await store.add_block(one, block, 1000, NOW_S)
+    await store.add_block(one, block, 1000, NOW_S + 5)
+    assert list(await store.missing_blocks(one, [block, absent], NOW_S + 86400)) == [absent]
+    assert list(await store.missing_blocks(other, [block, absent], NOW_S)) == [block, absent]
+    assert await store.has_block(one, block)
+    assert not await store.has_block(other, block)
+    assert not await store.has_block(NamespaceId(bytes(32)), block)
+    with pytest.raises(StoreError):
+        await store.add_block(NamespaceId(bytes(32)), block, 1, NOW_S)
+
+
+@on_every_store
+async def test_concurrent_writers_do_not_disturb_each_other(store):
+    place = (await registered(store)).namespace.namespace
+
+    async def fail():
+        with pytest.raises(StoreError):
+            await store.commit(NamespaceId(bytes(32)), [record()])
+
+    async def succeed(number):
+        outcome = (await store.commit(place, [record(number)])).outcomes[0]
+        return outcome.position
+
+    tasks = [fail() if number % 3 == 0 else succeed(number) for number in range(1, 100)]
+    positions = [each for each in await asyncio.gather(*tasks) if each is not None]
+    assert sorted(positions) == list(range(1, 67))
