@@ -12,7 +12,11 @@ from node.cli.output import EXIT_FAILED, print_json, print_lines
 
 
 def doctor(as_json: JsonOption = False, home: HomeOption = None) -> None:
-    """Check FUSE, state, keys, node, mounts, server, clock and disk, and say what to do."""
+    """Check this machine, and say what to do.
+
+    Looks at FUSE, state directory, disk space, keys, node, mounts, server and clock. Changes nothing.
+    Ends with exit code 1 when something failed.
+    """
     from node.cli.health_checks import State, all_checks
 
     checks = list(all_checks(home_of(home)))

@@ -21,7 +21,7 @@ _STOP_DEADLINE_S = 60.0
 
 def run(
     mountpoint: Annotated[
-        Path | None, typer.Argument(metavar="[MOUNTPOINT]", help="[default: ~/Atoll]")
+        Path | None, typer.Argument(metavar="MOUNTPOINT", help="[default: ~/Atoll]")
     ] = None,
     no_lan: Annotated[
         bool, typer.Option("--no-lan", help="Do not look for nodes on the local network.")
@@ -39,7 +39,11 @@ def run(
     ] = False,
     home: HomeOption = None,
 ) -> None:
-    """Mount the drive and keep it in sync, in the foreground, until SIGTERM or Ctrl-C."""
+    """Mount the drive and keep it in sync.
+
+    Stays in the foreground until SIGTERM, Ctrl-C or `atoll unmount`; then writes out what is open,
+    unmounts and ends.
+    """
     from node.main import run as run_node
     from node.settings import NodeSettings, default_mountpoint
 
@@ -55,7 +59,10 @@ def run(
 
 
 def unmount(home: HomeOption = None) -> None:
-    """Stop the running node: write out what is open, unmount, end."""
+    """Stop the running node.
+
+    Returns when it has written out what was open, unmounted and ended.
+    """
     from node.control.client import ControlClient
 
     with ControlClient(home_of(home)) as client:

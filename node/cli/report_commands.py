@@ -36,7 +36,7 @@ class Durability(StrEnum):
 
 
 def status(as_json: JsonOption = False, home: HomeOption = None) -> None:
-    """Show what the running node does: what is synced, what is pending, what needs you."""
+    """Show what is synced, what is pending and what needs you."""
     report = _ask(home_of(home), "status")
     if as_json:
         print_json(report)
@@ -47,7 +47,7 @@ def status(as_json: JsonOption = False, home: HomeOption = None) -> None:
 def wait(
     path: Annotated[
         Path | None,
-        typer.Argument(metavar="[PATH]", help="A file or folder; without it, everything."),
+        typer.Argument(metavar="PATH", help="A file or folder; without it, everything."),
     ] = None,
     durability: Annotated[
         Durability | None,
@@ -65,7 +65,10 @@ def wait(
     as_json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
-    """Wait until changes are safe; exit code 1 and what is pending when that takes too long."""
+    """Wait until changes are safe.
+
+    Ends with exit code 1, and says what is still pending, when that takes longer than --timeout.
+    """
     if timeout_s is not None and not 0 <= timeout_s <= 1e9:
         raise usage_error("--timeout takes a number of seconds")
     # Bytes, because a path need not be text; not resolved, because the node knows its own links.
@@ -84,7 +87,10 @@ def wait(
 
 
 def conflicts(as_json: JsonOption = False, home: HomeOption = None) -> None:
-    """List versions that could not be merged: both are kept, and each can be opened."""
+    """List versions that could not be merged.
+
+    Nothing is lost: one version has the name, and every other one can be opened where this says.
+    """
     found = _ask(home_of(home), "conflicts")
     if as_json:
         print_json(found)

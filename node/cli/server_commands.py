@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -19,7 +20,9 @@ app = typer.Typer(
 
 DataOption = Annotated[
     Path | None,
-    typer.Option("--data", metavar="DIR", help="Where the server keeps everything."),
+    typer.Option(
+        "--data", metavar="DIR", help="Where the server keeps everything [default: ./atoll-server]."
+    ),
 ]
 DatabaseOption = Annotated[
     str | None,
@@ -43,11 +46,29 @@ def run(
         str | None,
         typer.Option("--blobs", metavar="URL", help="The block store [default: under --data]."),
     ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(
+            "--certificate", metavar="PEM", help="With --key; off loopback it makes one if absent."
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", metavar="PEM", help="The key of --certificate.")
+    ] = None,
+    open_registration: Annotated[
+        bool, typer.Option("--open-registration", help="New accounts need no invitation.")
+    ] = False,
 ) -> None:
     """Run a server in the foreground, until SIGTERM or Ctrl-C."""
-    _become_server(
-        "run", {"--data": data, "--listen": listen, "--database": database, "--blobs": blobs}
-    )
+    options = {
+        "--data": data,
+        "--listen": listen,
+        "--database": database,
+        "--blobs": blobs,
+        "--certificate": certificate,
+        "--key": key,
+    }
+    _become_server("run", options, ["--open-registration"] if open_registration else [])
 
 
 @app.command(epilog="Example: atoll server invite --data ~/atoll-server")
@@ -56,8 +77,11 @@ def invite(data: DataOption = None, database: DatabaseOption = None) -> None:
     _become_server("invite", {"--data": data, "--database": database})
 
 
-def _become_server(command: str, options: dict[str, Path | str | None]) -> NoReturn:
-    arguments = [sys.executable, "-m", "server", command]
+def _become_server(
+    command: str, options: Mapping[str, Path | str | None], flags: Sequence[str] = ()
+) -> NoReturn:
+    # -P: a file server.py in the present directory is not what is meant.
+    arguments = [sys.executable, "-P", "-m", "server", command, *flags]
     for name, value in options.items():
         if value is not None:
             arguments += [name, str(value)]
