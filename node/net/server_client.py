@@ -41,8 +41,9 @@ from protocol.http_api import Cursor, ErrorCode
 from protocol.ids import AccountId, BlockId, EventId, NamespaceId
 from protocol.limits import MAX_BODY_BYTES, MAX_LOG_EVENTS
 
-CONNECTIONS = 12
-"""Eight transfers of blocks, a long poll, a delta, a commit and one to spare."""
+CONNECTIONS = 20
+"""Eight blocks coming, four going, a long poll, and the rest so that a delta or a commit never waits
+behind blocks."""
 
 _CALL_DEADLINE_S = 60.0
 """For a question whose answer is at most one body (8 MiB) and a commit of as much."""
