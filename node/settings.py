@@ -31,7 +31,8 @@ class NodeSettings:
         read_deadline_s: longest wait of a read for bytes that are not here; then it fails.
         settle_s: how long removals and moves-away wait for what may follow them in a save.
         quiet_publish_s: a file that stays open is published after so long without a write.
-        upload_parallelism: blocks on their way to the server at once.
+        upload_parallelism: blocks on their way to the server at once; it syncs each to its disk,
+            which takes longer than sending it.
         download_parallelism: blocks on their way here at once.
         stop_deadline_s: longest wait at the end for open files and what is still to be sent.
     """
@@ -45,7 +46,7 @@ class NodeSettings:
     read_deadline_s: float = 30.0
     settle_s: float = 0.2
     quiet_publish_s: float = 5.0
-    upload_parallelism: int = 4
+    upload_parallelism: int = 8
     download_parallelism: int = 8
     stop_deadline_s: float = 10.0
 

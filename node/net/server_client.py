@@ -42,7 +42,7 @@ from protocol.ids import AccountId, BlockId, EventId, NamespaceId
 from protocol.limits import MAX_BODY_BYTES, MAX_LOG_EVENTS
 
 CONNECTIONS = 20
-"""Eight blocks coming, four going, a long poll, and the rest so that a delta or a commit never waits
+"""Eight blocks coming, eight going, a long poll, and the rest so that a delta or a commit never waits
 behind blocks."""
 
 _CALL_DEADLINE_S = 60.0
