@@ -70,8 +70,10 @@ def test_real_files_travel_and_nobody_else_can_read_them(world: World) -> None:
     for source in native.iterdir():
         assert_same(source, a.mount / source.name)
     clone_repository(CHECKOUT, a.mount / "clone", environment)
+    (a.mount / "databases").mkdir()
     databases = {
-        mode: write_database(a.mount / f"{mode}.db", mode, text) for mode in ("delete", "wal")
+        mode: write_database(a.mount / "databases" / f"{mode}.db", mode, text)
+        for mode in ("delete", "wal")
     }
     both_synced(a, b)
 
@@ -80,7 +82,7 @@ def test_real_files_travel_and_nobody_else_can_read_them(world: World) -> None:
     for source in native.iterdir():
         assert_same(source, b.mount / source.name)
     for mode, rows in databases.items():
-        assert read_database(b.mount / f"{mode}.db") == rows
+        assert read_database(b.mount / "databases" / f"{mode}.db") == rows
     assert git(b.mount / "clone", environment, "status", "--porcelain") == ""
     git(b.mount / "clone", environment, "fsck", "--full", "--strict")
     shutil.rmtree(native)
@@ -94,6 +96,7 @@ def test_real_files_travel_and_nobody_else_can_read_them(world: World) -> None:
     subprocess.run(["sed", "-i", "s/import/IMPORT/", b.mount / "library/os.py"], check=True)
     git(b.mount / "clone", environment, "checkout", "--quiet", "-b", "another")
     (b.mount / "clone/README.md").chmod(0o600)
+    (b.mount / "databases/note").write_text("read here")
     both_synced(b, a)
     assert_same(b.mount, a.mount)
     assert (a.mount / "small").read_text().endswith("and one more line\n")

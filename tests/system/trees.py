@@ -35,7 +35,7 @@ class Entry:
 
 
 def snapshot(root: Path) -> dict[bytes, Entry]:
-    """Every entry below a folder and the folder itself, by its path from there."""
+    """A file, or a folder with every entry below it, by their paths from there."""
     base = os.fsencode(root)
     return {path[len(base) :] or b"/": entry_at(path) for path in _walk(base)}
 
@@ -94,9 +94,11 @@ def files_with(roots: Iterable[Path], markers: Iterable[bytes]) -> list[tuple[by
     return found
 
 
-def _walk(folder: bytes) -> Iterator[bytes]:
-    yield folder
-    with os.scandir(folder) as entries:
+def _walk(top: bytes) -> Iterator[bytes]:
+    yield top
+    if not stat.S_ISDIR(os.lstat(top).st_mode):
+        return
+    with os.scandir(top) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 yield from _walk(entry.path)
