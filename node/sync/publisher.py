@@ -38,6 +38,7 @@ _LONGEST_WAIT_US = (
     2_000_000  # a group that a program keeps changing is sealed after this nevertheless
 )
 _GROUPS_AT_ONCE = 64
+_STAGED_AT_ONCE = 64  # groups with staged contents that are sealed side by side
 _POLL_S = 0.05  # how often groups are looked at while some wait for the settle time
 _LONG_RECORD_BLOCKS = 16  # records with more blocks travel by themselves, so that notes pass them
 _LONG_RECORDS_AT_ONCE = 2
@@ -121,9 +122,11 @@ class Publisher:
         self._now_ns = now_ns
         self._wait_changed = wait_changed
         self._has_outbox = trio.Event()
-        self._long_groups: set[int] = set()
+        self._staged_groups: set[int] = set()
         self._in_flight: set[bytes] = set()
         self._refused: set[bytes] = set()
+        self._sync_lock = trio.Lock()
+        self._syncs_wanted = self._syncs_done = 0
         self._sequence = 0
         self._previous = NO_RECORD
         self.last_error: str | None = None
@@ -158,15 +161,18 @@ class Publisher:
             return self._journal.count_groups() > 0
         now_us = self._now_ns() // 1000
         groups = self._journal.groups(
-            now_us - self._settle_us, now_us - _LONGEST_WAIT_US, _GROUPS_AT_ONCE
+            now_us - self._settle_us,
+            now_us - _LONGEST_WAIT_US,
+            _GROUPS_AT_ONCE + len(self._staged_groups),
         )
         for group in groups:
-            if group.id in self._long_groups:
+            if group.id in self._staged_groups:
                 continue
             writes = self._registers.pending_writes(group.id)
             if any(isinstance(write.version.value, StagedContent) for write in writes):
-                self._long_groups.add(group.id)
-                nursery.start_soon(self._seal_staged, group.id)
+                if len(self._staged_groups) < _STAGED_AT_ONCE:
+                    self._staged_groups.add(group.id)
+                    nursery.start_soon(self._seal_staged, group.id)
             else:
                 self._seal_group(group, writes)
                 await trio.lowlevel.checkpoint()
@@ -180,7 +186,7 @@ class Publisher:
             self._note(error)
             await trio.sleep(1)
         finally:
-            self._long_groups.discard(group_id)
+            self._staged_groups.discard(group_id)
 
     async def _try_seal_staged(self, group_id: int) -> None:
         before = self._registers.pending_writes(group_id)
@@ -191,6 +197,7 @@ class Publisher:
                 if isinstance(staged, StagedContent):
                     source = snapshots.enter_context(self._files.staged_snapshot(staged.staging))
                     sealed[write.item] = await self._seal_file(staged, source)
+            await self._make_durable()
             group = self._journal.group(group_id)
             if group is None or self._registers.pending_writes(group_id) != before:
                 return  # changed meanwhile: its blocks are in the cache when it is sealed again
@@ -211,7 +218,6 @@ class Publisher:
             staged.base,
             self._namespace,
             self._trust.current_epoch,
-            is_durable=True,
         )
         content = Content(
             kind=Kind.FILE,
@@ -222,6 +228,20 @@ class Publisher:
             manifest=result.manifest,
         )
         return _SealedFile(staged.staging, source, content, result.new_blocks)
+
+    async def _make_durable(self) -> None:
+        """Return when every block sealed so far survives the loss of power.
+
+        Whoever comes while a sync is under way shares the next one.
+        """
+        self._syncs_wanted += 1
+        wanted = self._syncs_wanted
+        async with self._sync_lock:
+            if self._syncs_done >= wanted:
+                return
+            covered = self._syncs_wanted
+            await trio.to_thread.run_sync(self._cache.sync_pending)
+            self._syncs_done = covered
 
     def _seal_group(
         self, group: Group, writes: list[PendingWrite], blocks: Sequence[BlockId] = ()

@@ -18,6 +18,7 @@ class ServerSource:
     """Fetches blocks from the server. Concurrency: shared."""
 
     name = "server"
+    is_verifying = True  # the client compares what it received with the id
 
     def __init__(self, client: BlockServer) -> None:
         self._client = client
