@@ -87,20 +87,19 @@ class Invalidator:
             if not is_new:
                 self._room.release()
 
-    async def stop(self, deadline_s: float) -> bool:
-        """Ends the thread, dropping what still waits.
+    async def stop(self) -> None:
+        """Drops what still waits and returns when the thread has ended.
 
-        Returns:
-            False when it is still inside the kernel after `deadline_s`.
+        It may be inside the kernel for as long as a program's request is not answered. Cancellation
+        leaves it ending; `stop` can be called again.
         """
         thread = self._thread
         if thread is None:
-            return True
+            return
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        await trio.to_thread.run_sync(thread.join, deadline_s, abandon_on_cancel=True)
-        return not thread.is_alive()
+        await trio.to_thread.run_sync(thread.join, abandon_on_cancel=True)
 
     def _start(self) -> None:
         self._token = trio.lowlevel.current_trio_token()

@@ -44,6 +44,9 @@ _CHECKS_DEADLINE_S = 20.0
 _RELEASE_DEADLINE_S = 10.0
 """For the drive to take over what programs had open when the mount was cut."""
 
+_CLOSE_DEADLINE_S = 10.0
+"""For the kernel to let go of an invalidation when everybody it waits for is refused."""
+
 _MIN_IDLE_TASKS = 1
 _MAX_TASKS = 256
 """Requests served at once. Twice what the kernel keeps in the background, so that reads waiting for
@@ -88,8 +91,9 @@ async def serve_mount(
     mountpoint = await _check(mountpoint, settings)
     handles = OpenHandles()
     translator = AttributeTranslator(settings.timeouts)
-    _mount(DriveOperations(drive, translator, handles), mountpoint, settings)
-    session = _Session(mountpoint, settings)
+    operations = DriveOperations(drive, translator, handles)
+    _mount(operations, mountpoint, settings)
+    session = _Session(operations, mountpoint, settings)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(session.serve)
@@ -118,7 +122,10 @@ class _Session:
         invalidator: the thread that tells the kernel what to forget.
     """
 
-    def __init__(self, mountpoint: Path, settings: MountSettings) -> None:
+    def __init__(
+        self, operations: DriveOperations, mountpoint: Path, settings: MountSettings
+    ) -> None:
+        self._operations = operations
         self._mountpoint = mountpoint
         self._deadline_s = settings.unmount_deadline_s
         self._is_detached = False
@@ -140,17 +147,24 @@ class _Session:
         with trio.move_on_after(self._deadline_s):
             if not self.ended.is_set():
                 await self._detach()
-            # While requests are still answered, so that the thread cannot be left inside the
-            # kernel, waiting for a lock whose holder waits for us.
-            await self.invalidator.stop(self._deadline_s)
+            await self.invalidator.stop()
             if self._is_detached:
                 await self.ended.wait()
+        self._operations.is_refusing = True
         self._loop_scope.cancel()
 
     async def close(self) -> None:
-        """Frees the session; whoever still has a file open in it gets ENOTCONN."""
-        if not await self.invalidator.stop(self._deadline_s):
-            # It would use the session after it is freed.
+        """Frees the session; whoever still has a file open in it gets ENOTCONN.
+
+        The invalidator may be inside the kernel, waiting for a page or folder whose holder waits for
+        us. It has to come out first, so everybody is answered until it does.
+        """
+        with trio.move_on_after(_CLOSE_DEADLINE_S) as patience:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(pyfuse3.main)
+                await self.invalidator.stop()
+                nursery.cancel_scope.cancel()
+        if patience.cancelled_caught:
             _log.error("an invalidation is stuck in the kernel, the session stays open")
             return
         pyfuse3.close(unmount=not self._is_detached)

@@ -323,12 +323,15 @@ class MemoryDrive:
         self._node(inode).mode = mode
         self._announce.send_nowait(StaleInode(inode, data=False))
 
-    def remote_create(self, parent: int, name: bytes, data: bytes) -> None:
+    def remote_create(
+        self, parent: int, name: bytes, data: bytes, *, is_announced: bool = True
+    ) -> None:
         """Makes a file."""
         node = self._new(Kind.FILE, 0o644, 0, 0)
         node.data[:] = data
         self._add(self._free_name(parent, name), name, node)
-        self._announce.send_nowait(StaleEntry(parent, name))
+        if is_announced:
+            self._announce.send_nowait(StaleEntry(parent, name))
 
     def remote_unlink(self, parent: int, name: bytes) -> None:
         """Deletes a file."""

@@ -45,7 +45,7 @@ class MountThread(Generic[DriveT]):
         assert self._started.wait(ANSWER_DEADLINE_S)
         if self._result is not None:
             self._thread.join()
-            self._result.unwrap()
+            self._raise_failure()
         return self
 
     def __exit__(
@@ -80,8 +80,11 @@ class MountThread(Generic[DriveT]):
         """Waits for the mount to end by itself."""
         self._thread.join(ANSWER_DEADLINE_S)
         assert not self._thread.is_alive(), "the mount does not end"
-        assert self._result is not None
-        self._result.unwrap()
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        if isinstance(self._result, outcome.Error):
+            raise self._result.error
 
     def _run(self) -> None:
         self._result = outcome.capture(trio.run, self._serve)

@@ -1,0 +1,31 @@
+"""A process that serves a drive in memory until it is told to end: ``mount_server.py MOUNTPOINT``.
+
+It prints `mounted` when the mount answers and `ended` when the mount is gone.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+import trio
+
+from fusefs.mount import MountSettings, serve_mount
+from tests.fusefs.memory_drive import MemoryDrive
+
+
+async def serve(mountpoint: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        with trio.open_signal_receiver(signal.SIGTERM) as signals:
+            settings = MountSettings(unmount_deadline_s=1)
+            await nursery.start(serve_mount, MemoryDrive(), mountpoint, settings)
+            print("mounted", flush=True)
+            async for _ in signals:
+                break
+        nursery.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    trio.run(serve, Path(sys.argv[1]))
+    print("ended", flush=True)
