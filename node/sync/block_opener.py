@@ -1,44 +1,67 @@
-"""Turns a fetched frame into what it holds, with one more attempt when the cached one is damaged.
+"""Turns blocks into what they hold: fetches the frame, opens it where it does not hold up the loop.
 
-Owns that rule alone. Refuses to know what opening means: it is given a function. Called by
-`node.sync.manifest_reader` and `node.sync.content_reader`.
+Owns the second attempt when a cached frame is damaged. Refuses to know what opening means: it is
+given a function. Called by `node.sync.manifest_reader` and `node.sync.open_blocks`.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from node.errors import StorageError
 from node.sync.block_fetcher import BlockFetcher
+from node.sync.workers import Workers
 from protocol.errors import RemoteProtocolError
 from protocol.ids import BlockId, NamespaceId
 
 Opened = TypeVar("Opened")
 
 
-async def open_fetched(
-    fetcher: BlockFetcher,
-    namespace: NamespaceId,
-    block: BlockId,
-    opening: Callable[[bytes], Awaitable[Opened]],
-) -> Opened:
-    """What ``opening`` makes of a block's frame.
+class BlockOpener:
+    """Opens blocks.
 
-    A frame that does not open is fetched once more, past the cache: a cached file may have been
-    damaged on the disk.
-
-    Raises:
-        ServerError: the block did not arrive.
-        StorageError: what arrived is the block, but does not open: its manifest is wrong (EIO).
+    Concurrency: shared; callers that ask for the same block at one time each open it.
     """
-    frame = await fetcher.get(namespace, block)
-    try:
-        return await opening(frame)
-    except RemoteProtocolError:
-        frame = await fetcher.get_again(namespace, block)
-    try:
-        return await opening(frame)
-    except RemoteProtocolError as error:
-        raise StorageError(errno.EIO, f"block {block} can not be opened: {error}") from error
+
+    def __init__(self, fetcher: BlockFetcher, workers: Workers) -> None:
+        self._fetcher = fetcher
+        self._workers = workers
+
+    async def open(
+        self,
+        namespace: NamespaceId,
+        block: BlockId,
+        opening: Callable[[bytes], Opened],
+        *,
+        length: int,
+        work_bytes: int,
+    ) -> Opened:
+        """What ``opening`` makes of a block's frame.
+
+        A frame that does not open is fetched once more, past the cache: a cached file may have
+        been damaged on the disk.
+
+        Args:
+            namespace: of the block.
+            block: its id.
+            opening: raises `RemoteProtocolError` when the frame is not what it should be; is called
+                in a thread when there is much to do.
+            length: about how long the frame is, in bytes.
+            work_bytes: how many bytes ``opening`` decrypts, or as many as take it equally long.
+
+        Raises:
+            ServerError: the block did not arrive.
+            StorageError: what arrived is the block, but does not open: its manifest is wrong (EIO).
+        """
+        frame = await self._fetcher.get(namespace, block, length)
+        try:
+            return await self._workers.call(work_bytes, partial(opening, frame))
+        except RemoteProtocolError:
+            frame = await self._fetcher.get_again(namespace, block, length)
+        try:
+            return await self._workers.call(work_bytes, partial(opening, frame))
+        except RemoteProtocolError as error:
+            raise StorageError(errno.EIO, f"block {block} can not be opened: {error}") from error

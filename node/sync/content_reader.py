@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import trio
 
 from node.core.read_pattern import ReadPattern
-from node.core.recently_used import RecentlyUsed
 from node.sync.block_fetcher import BlockFetcher
-from node.sync.block_opener import open_fetched
+from node.sync.block_opener import BlockOpener
 from node.sync.manifest_reader import ManifestReader, Stretch
+from node.sync.open_blocks import OpenBlocks
 from node.sync.workers import Workers
-from protocol.crypto.blocks import open_block, read_range
+from protocol.crypto.blocks import read_range
 from protocol.ids import NamespaceId
 from protocol.manifests import Entry, Manifest
 from protocol.values import Content
@@ -55,12 +55,10 @@ class ContentReader:
     ) -> None:
         self._fetcher = fetcher
         self._limits = limits
-        self._workers = workers or Workers(limits.threads)
-        self._manifests = ManifestReader(fetcher, self._workers)
+        self._opener = BlockOpener(fetcher, workers or Workers(limits.threads))
+        self._manifests = ManifestReader(fetcher, self._opener)
+        self._blocks = OpenBlocks(self._opener, limits.open_bytes)
         self._pattern = ReadPattern()
-        # By the whole entry: the key must be right even when the block is open already, or whoever
-        # knows a block's id could show its content under a manifest of his own.
-        self._open = RecentlyUsed[Entry, bytes](limits.open_bytes, len)
 
     async def read(
         self,
@@ -148,26 +146,15 @@ class ContentReader:
         first, last = max(offset - stretch.start, 0), min(end, stretch.end) - stretch.start
         if entry.block is None:
             return bytes(last - first)
-        plain = self._open.get(entry)
+        plain = self._blocks.kept(namespace, entry)
         if plain is None and (is_run or last - first > entry.length // 2):
-            plain = await self._open_whole(namespace, entry)
+            plain = await self._blocks.open(namespace, entry)
         if plain is not None:
             return plain if last - first == len(plain) else plain[first:last]
 
-        async def opening(frame: bytes) -> bytes:
+        def opening(frame: bytes) -> bytes:
             return read_range(frame, entry.key, entry.length, first, last - first)
 
-        return await open_fetched(self._fetcher, namespace, entry.block, opening)
-
-    async def _open_whole(self, namespace: NamespaceId, entry: Entry) -> bytes:
-        assert entry.block is not None
-
-        async def opening(frame: bytes) -> bytes:
-            # Of several reads that waited for the same block the first one opens it for all.
-            plain = self._open.get(entry)
-            if plain is None:
-                plain = open_block(frame, entry.key, entry.length)
-                self._open.put(entry, plain)
-            return plain
-
-        return await open_fetched(self._fetcher, namespace, entry.block, opening)
+        return await self._opener.open(
+            namespace, entry.block, opening, length=entry.length, work_bytes=last - first
+        )

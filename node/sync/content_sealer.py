@@ -230,7 +230,7 @@ class ContentSealer:
         self._cache.protect([sealed.id])
         if self._cache.contains(sealed.id) and self._cache.get(sealed.id) != sealed.frame:
             self._cache.discard(sealed.id)
-        self._cache.put(sealed.id, sealed.frame)
+        self._cache.put_new(sealed.id, sealed.frame)
 
     async def _seal_manifest(self, sealing: _Sealing) -> Manifest:
         entries = [entry for entry in sealing.entries if entry is not None]

@@ -15,8 +15,7 @@ from typing import Final
 
 from node.core.recently_used import RecentlyUsed
 from node.sync.block_fetcher import BlockFetcher
-from node.sync.block_opener import open_fetched
-from node.sync.workers import Workers
+from node.sync.block_opener import BlockOpener
 from protocol.errors import RemoteProtocolError
 from protocol.ids import BlockId, NamespaceId
 from protocol.manifests import Entry, Manifest, PageRef, Piece, open_page
@@ -73,10 +72,10 @@ class ManifestReader:
     """
 
     def __init__(
-        self, fetcher: BlockFetcher, workers: Workers, pages_kept: int = PAGES_KEPT
+        self, fetcher: BlockFetcher, opener: BlockOpener, pages_kept: int = PAGES_KEPT
     ) -> None:
         self._fetcher = fetcher
-        self._workers = workers
+        self._opener = opener
         self._pages = RecentlyUsed[PageRef, _Level](pages_kept, lambda _: 1)
 
     async def locate(
@@ -167,12 +166,13 @@ class ManifestReader:
         level = self._pages.get(ref)
         if level is not None:
             return level
-
-        async def opening(frame: bytes) -> _Level:
-            # A full page of 80 KiB takes some milliseconds of decoding.
-            return await self._workers.call(_WORTH * ref.page_length, partial(_decode, ref, frame))
-
-        level = await open_fetched(self._fetcher, namespace, ref.block, opening)
+        level = await self._opener.open(
+            namespace,
+            ref.block,
+            partial(_decode, ref),
+            length=ref.page_length,
+            work_bytes=_WORTH * ref.page_length,
+        )
         self._pages.put(ref, level)
         return level
 

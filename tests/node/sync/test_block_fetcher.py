@@ -121,14 +121,37 @@ async def test_a_queued_fetch_that_nobody_waits_for_any_more_is_not_begun(cache,
     assert second.id not in server.got
 
 
-async def test_bytes_that_are_not_the_block_are_refused_and_not_kept(cache, server):
-    block, other = stored(server, "asked for"), stored(server, "sent")
-    server.store(NAMESPACE)[block.id] = other.frame
-    async with running(cache, server) as fetcher:
-        with pytest.raises(ServerError) as caught:
-            await fetcher.get(NAMESPACE, block.id)
-    assert caught.value.code == "block_mismatch"
-    assert cache.get(block.id) is None
+class CarelessSource:
+    """Hands over whatever it is sent, as a peer might."""
+
+    name = "peer"
+    is_verifying = False
+
+    def __init__(self, frame: bytes) -> None:
+        self.frame = frame
+
+    async def fetch(self, namespace, block) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return self.frame
+
+
+@pytest.mark.parametrize("length", [10, 300 * 1024])
+async def test_bytes_that_are_not_the_block_are_refused_and_the_next_source_is_asked(
+    cache, server, length
+):
+    block, other = stored(server, "a" * length), stored(server, "b" * length)
+    for sources in ([], [ServerSource(server)]):
+        fetcher = BlockFetcher(cache, [CarelessSource(other.frame), *sources])
+        async with trio.open_nursery() as nursery:
+            await nursery.start(fetcher.run)
+            if sources:
+                assert await fetcher.get(NAMESPACE, block.id) == block.frame
+            else:
+                with pytest.raises(ServerError) as caught:
+                    await fetcher.get(NAMESPACE, block.id)
+                assert caught.value.code == "block_mismatch"
+                assert cache.get(block.id) is None
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_block_that_the_server_does_not_have_is_an_error_at_once(
