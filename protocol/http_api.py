@@ -389,12 +389,12 @@ class Cursor:
 
 
 def normal_email(text: str) -> str:
-    """The form in which an email is compared, stored and signed: trimmed, NFC, lower case.
+    """The form in which an email is compared, stored and signed: trimmed, lower case, NFC.
 
     Raises:
         RemoteProtocolError: it can not be an email address; the message is for the user.
     """
-    email = unicodedata.normalize("NFC", text.strip()).lower()
+    email = unicodedata.normalize("NFC", text.strip().lower())
     name, separator, host = email.rpartition("@")
     if not (separator and name and host) or len(email.encode(errors="replace")) > MAX_EMAIL_BYTES:
         raise RemoteProtocolError("an email address looks like name@example.org")

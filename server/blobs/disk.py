@@ -20,6 +20,7 @@ import anyio.to_thread
 
 from protocol.crypto.block_header import (
     FIXED_HEADER_BYTES,
+    MAX_BLOCK_FRAME_BYTES,
     BlockHeader,
     header_length,
     parse_header,
@@ -98,7 +99,7 @@ class DiskBlockStore:
         def probe() -> bool:
             probed = self._incoming / f"ready-{secrets.token_hex(8)}"
             try:
-                self.check_space(1)
+                self.check_space(MAX_BLOCK_FRAME_BYTES)
                 probed.touch()
                 probed.unlink()
             except (OSError, StorageFullError):
