@@ -133,12 +133,12 @@ class ContentSealer:
         keys: EpochKeys,
         *,
         on_block: OnBlock | None = None,
-        is_durable: bool = False,
     ) -> SealedContent:
         """Seals what a staged file holds.
 
-        The new blocks are protected in the cache from eviction; whoever publishes them, or drops
-        them, lifts that.
+        The new blocks are in the cache, protected from eviction: whoever publishes them, or drops
+        them, lifts that. They survive a loss of power after `BlockCache.sync_pending`; before that
+        the staged file must not go.
 
         Args:
             source: must stay open until this returns.
@@ -146,8 +146,6 @@ class ContentSealer:
             namespace: of both.
             keys: of the epoch under which new blocks are sealed.
             on_block: is awaited for each new block; what it raises ends the sealing.
-            is_durable: whether the blocks survive a loss of power when this returns, so that the
-                staged file may be discarded.
 
         Raises:
             StorageError: staged bytes can not be read, or the cache has no room.
@@ -163,8 +161,6 @@ class ContentSealer:
         else:
             async with self._long_contents:
                 manifest = await self._seal_all(sealing)
-        if is_durable:
-            await trio.to_thread.run_sync(self._cache.sync_pending)
         return SealedContent(source.size, manifest=manifest, new_blocks=tuple(sealing.new_blocks))
 
     async def _seal_all(self, sealing: _Sealing) -> Manifest:

@@ -373,7 +373,8 @@ async def test_a_damaged_copy_in_the_cache_does_not_become_the_only_one(device):
 
 async def test_new_blocks_are_not_evicted_before_they_are_published(tmp_path):
     async with running(tmp_path / "device") as device:
-        sealed = await device.seal(device.staged(noise(6 * MIB)), is_durable=True)
+        sealed = await device.seal(device.staged(noise(6 * MIB)))
+        device.cache.sync_pending()
         device.cache.limit_bytes = 0
         device.cache.put(BlockId(bytes(32)), b"other")
         assert all(device.cache.contains(block) for block in sealed.new_blocks)
