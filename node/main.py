@@ -39,13 +39,12 @@ from node.storage.staging import StagingStore
 from node.storage.standing import Standing
 from node.storage.state_directory import StateDirectory, disable_core_dumps
 from node.storage.tree import Tree
-from node.sync.block_fetcher import BlockFetcher, FetchLimits
+from node.sync.block_fetcher import BlockFetcher, FetchLimits, ServerSource
 from node.sync.block_uploader import BlockUploader, UploadLimits
 from node.sync.content_reader import ContentReader
 from node.sync.content_sealer import ContentSealer
 from node.sync.publisher import Publisher, Writer
 from node.sync.puller import Puller
-from node.sync.server_source import ServerSource
 from node.sync.trust import Trust
 from protocol.crypto.keys import derive
 from protocol.crypto.labels import Label
@@ -71,6 +70,7 @@ def run(settings: NodeSettings) -> int:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     disable_core_dumps()
+    os.umask(0o077)
     try:
         with StateDirectory.open(settings.home) as state:
             keystore = Keystore.load(settings.home)

@@ -196,6 +196,8 @@ class Edits:
             time_us = self._time_us(versions)
             latest = max(versions, key=lambda version: version.rank, default=None)
             present = latest.value if latest is not None else ItemAttributes(0o700)
+            if len(versions) == 1 and change(present, time_us) == present:
+                return  # programs that copy files set again what is set already
             group = self._open_group(time_us, [item])
             self._registers.write_local(
                 item, Register.ATTRIBUTES, change(present, time_us), time_us, group

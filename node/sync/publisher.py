@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -25,8 +25,9 @@ from node.storage.journal import Group, Journal, OutboxRecord
 from node.storage.registers import PendingWrite, Registers
 from node.storage.tree import Tree
 from node.sync.block_uploader import BlockUploader
-from node.sync.content_sealer import ContentSealer, StagedSource
+from node.sync.content_sealer import ContentSealer, SealedContent, StagedSource
 from node.sync.trust import Trust
+from node.sync.work_nursery import open_work_nursery
 from protocol.crypto.signing import SigningKey
 from protocol.http_api import MAX_COMMIT_RECORDS, CommitResponse, ErrorCode
 from protocol.ids import BlockId, ItemId, NamespaceId
@@ -42,6 +43,9 @@ _STAGED_AT_ONCE = 64  # groups with staged contents that are sealed side by side
 _POLL_S = 0.05  # how often groups are looked at while some wait for the settle time
 _LONG_RECORD_BLOCKS = 16  # records with more blocks travel by themselves, so that notes pass them
 _LONG_RECORDS_AT_ONCE = 2
+_EARLY_UPLOAD_BYTES = 8 * 1024 * 1024  # files from this size on are sent while they are sealed
+_EARLY_BLOCKS = 8  # sealed blocks that wait to be sent; the sealer waits beyond that
+_EARLY_GRACE_S = 5.0
 _COMMIT_BYTES = MAX_BODY_BYTES // 2
 
 _log = structlog.get_logger(__name__)
@@ -213,12 +217,7 @@ class Publisher:
                 self._files.sealed(file.staging, file.source, file.content)
 
     async def _seal_file(self, staged: StagedContent, source: StagedSource) -> _SealedFile:
-        result = await self._sealer.seal_content(
-            source,
-            staged.base,
-            self._namespace,
-            self._trust.current_epoch,
-        )
+        result = await self._seal_content(staged, source)
         content = Content(
             kind=Kind.FILE,
             size=result.size,
@@ -228,6 +227,32 @@ class Publisher:
             manifest=result.manifest,
         )
         return _SealedFile(staged.staging, source, content, result.new_blocks)
+
+    async def _seal_content(self, staged: StagedContent, source: StagedSource) -> SealedContent:
+        """Seal; the blocks of a long file are sent while it is still being sealed."""
+        epoch = self._trust.current_epoch
+        if source.size < _EARLY_UPLOAD_BYTES:
+            return await self._sealer.seal_content(source, staged.base, self._namespace, epoch)
+        send, receive = trio.open_memory_channel[BlockId](_EARLY_BLOCKS)
+
+        async def offer(block: BlockId) -> None:
+            with suppress(trio.BrokenResourceError):
+                await send.send(block)
+
+        async with open_work_nursery() as nursery:
+            nursery.start_soon(self._upload_early, receive)
+            async with send:
+                result = await self._sealer.seal_content(
+                    source, staged.base, self._namespace, epoch, on_block=offer
+                )
+            # A server that takes long must not keep the file from being safe as a record here.
+            nursery.cancel_scope.deadline = trio.current_time() + _EARLY_GRACE_S
+        return result
+
+    async def _upload_early(self, blocks: trio.MemoryReceiveChannel[BlockId]) -> None:
+        """Send what is offered; what fails here is sent with the record."""
+        with suppress(NodeError):
+            await self._uploader.upload_stream(self._namespace, blocks)
 
     async def _make_durable(self) -> None:
         """Return when every block sealed so far survives the loss of power.
