@@ -7,7 +7,9 @@ applies them to everything and is what the index must always equal.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -109,17 +111,26 @@ def merge_placements(
 ) -> tuple[tuple[PlacedLink, ...], tuple[PlacedLink, ...]]:
     """The links that siblings show together, and the former ones, the latest first.
 
-    Per link the latest position counts. A link that one sibling removed stays if another sibling
-    moved it, and every link that a sibling added stays.
+    Per link the latest move counts; a sibling that only repeats a position from which another moved
+    the link does not outdo it. A link that one sibling removed stays if another sibling moved it,
+    and every link that a sibling added stays.
     """
     if len(versions) == 1:
         version = versions[0]
         return _placed(version, version.value.links), _placed(version, version.value.former)
     ordered = sorted(versions, key=lambda version: version.rank, reverse=True)
+    left = {
+        former
+        for version in versions
+        for former in version.value.former
+        if former not in version.value.links
+    }
     chosen: dict[LinkId, PlacedLink] = {}
-    for version in ordered:
-        for placed in _placed(version, version.value.links):
-            chosen.setdefault(placed.link.id, placed)
+    for is_left in (False, True):
+        for version in ordered:
+            for placed in _placed(version, version.value.links):
+                if (placed.link in left) is is_left:
+                    chosen.setdefault(placed.link.id, placed)
     for version in ordered:
         kept_ids = {link.id for link in version.value.links}
         for former in version.value.former:
@@ -188,67 +199,161 @@ def share_name(candidates: Iterable[Candidate]) -> Slot:
     return Slot(keeper, merged, renamed)
 
 
+CONTEST_MARK = b" (from "
+"""Part of every name that `contested_name` makes, and of hardly any other."""
+
+
+def shown_names(
+    slot: Slot,
+    name: bytes,
+    device_name: Callable[[DeviceId], str],
+    is_wanted: Callable[[bytes], bool],
+) -> Iterator[tuple[bytes, Candidate]]:
+    """The entries that stand for one wanted name in a folder.
+
+    Args:
+        is_wanted: whether any item of the folder wants a name; a renamed one never takes it.
+    """
+    if slot.keeper is not None:
+        yield name, slot.keeper
+    taken: set[bytes] = set()
+    for candidate in slot.renamed:
+        shown = contested_name(
+            name,
+            device_name(candidate.placed.device),
+            candidate.placed.time_us,
+            lambda shown: shown not in taken and not is_wanted(shown),
+        )
+        taken.add(shown)
+        yield shown, candidate
+
+
 def contested_name(
     name: bytes, device_name: str, time_us: int, is_free: Callable[[bytes], bool]
 ) -> bytes:
-    """``name (from DEVICE DATE).ext``, numbered until it is free, cut to fit into a folder."""
-    date = datetime.datetime.fromtimestamp(time_us / 1e6, datetime.UTC).strftime("%Y-%m-%d")
+    """``name (from DEVICE DATE).ext``, numbered until it is free, cut to fit into a folder.
+
+    Two different names never give the same one, so that what is shown under one wanted name does
+    not depend on what is shown under another: a device's name in it holds neither dot nor bracket,
+    and a name that has to be cut, or looks as if it were, carries its hash.
+    """
     stem, dot, extension = name.rpartition(b".")
     if not stem:
         stem, dot, extension = name, b"", b""
-    label = "".join(c if c.isprintable() and c != "/" else "_" for c in device_name)[:40]
+    label = "".join(c if c.isprintable() and c not in "/.()" else "_" for c in device_name)[:40]
     number = 1
     while True:
-        mark = f" (from {label} {date}{f' {number}' if number > 1 else ''})".encode()
-        room = MAX_NAME_BYTES - len(mark) - len(dot) - len(extension)
-        if room < 1:
-            stem, dot, extension = name, b"", b""
-            room = MAX_NAME_BYTES - len(mark)
-        shown = stem[:room] + mark + dot + extension
+        mark = f"{label} {_date(time_us)}{f' {number}' if number > 1 else ''})".encode()
+        mark = CONTEST_MARK + mark
+        shown = stem + mark + dot + extension
+        if len(shown) > MAX_NAME_BYTES or _HASHED.search(name):
+            digest = hashlib.blake2b(name, digest_size=12, person=b"atoll-longname").hexdigest()
+            tail = b"~" + digest.encode() + mark
+            if len(tail) + len(dot) + len(extension) < MAX_NAME_BYTES:
+                tail += dot + extension
+            shown = _cut(stem, MAX_NAME_BYTES - len(tail)) + tail
         if is_free(shown):
             return shown
         number += 1
 
 
+_HASHED = re.compile(rb"~[0-9a-f]{24}")
+
+
+def _cut(text: bytes, length: int) -> bytes:
+    """At most ``length`` bytes of a text, without half a UTF-8 character at the end."""
+    while 0 < length < len(text) and text[length] & 0xC0 == 0x80:
+        length -= 1
+    return text[:length]
+
+
+def _date(time_us: int) -> str:
+    seconds = min(time_us // 1_000_000, _LATEST_DATE_S)
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d")
+
+
+_LATEST_DATE_S = 253_402_300_799  # 9999-12-31: what datetime can say; a forged time may be later
+
+
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Where a folder wants to hang, and where it hung before."""
+    """Where a folder wants to hang, and where it hung before.
+
+    Attributes:
+        former: the parents that it had, the latest first.
+        is_revived: the folder was deleted and is shown only because something lives in it.
+    """
 
     parent: ItemId
     former: tuple[ItemId, ...]
     rank: tuple[int, Dot, LinkId]
+    is_revived: bool = False
+
+    @property
+    def weakness(self) -> tuple[bool, tuple[int, Dot, LinkId]]:
+        """The greatest in a cycle gives way: what was deleted, then what was moved latest."""
+        return (self.is_revived, self.rank)
 
 
-def cut_cycles(moves: Mapping[ItemId, Move]) -> dict[ItemId, ItemId]:
+def cut_cycles(
+    folders: Iterable[ItemId], move_of: Callable[[ItemId], Move | None]
+) -> dict[ItemId, ItemId]:
     """The folders that can not hang where they want, with the parent that they get.
 
-    While there is a cycle, the folder that was moved latest takes its former place; the second
-    time it is hung below the root.
+    While there is a cycle, the folder in it that was moved latest takes its former places in turn,
+    as far as they are shown, and then hangs below the root. The order in which cycles are met does
+    not matter: those of one moment share no folder.
 
     Source: the requirements of Kleppmann et al., "A highly-available move operation for replicated
     trees" (2021), met on the state instead of on an operation log.
+
+    Args:
+        folders: where to look: at least one of, or below, each cycle.
+        move_of: gives the move of a folder; None when it is not shown, and for the root.
     """
-    parents = {folder: move.parent for folder, move in moves.items()}
-    tries: dict[ItemId, int] = {}
-    while (cycle := _find_cycle(parents)) is not None:
-        latest = max(cycle, key=lambda folder: (-tries.get(folder, 0) // 2, moves[folder].rank))
-        attempt = tries.get(latest, 0)
-        tries[latest] = attempt + 1
-        former = moves[latest].former
-        parents[latest] = former[0] if attempt == 0 and former else ROOT_ITEM
-    return {folder: parents[folder] for folder in tries}
+    starts = list(folders)
+    moves: dict[ItemId, Move | None] = {}
+    parents: dict[ItemId, ItemId] = {}
+    places: dict[ItemId, Iterator[ItemId]] = {}
+
+    def move(folder: ItemId) -> Move | None:
+        if folder not in moves:
+            moves[folder] = None if folder == ROOT_ITEM else move_of(folder)
+        return moves[folder]
+
+    def parent(folder: ItemId) -> ItemId:
+        present = move(folder)
+        assert present is not None
+        return parents.get(folder, present.parent)
+
+    def former_places(present: Move) -> Iterator[ItemId]:
+        for place in dict.fromkeys(present.former):
+            if place == ROOT_ITEM or (place != present.parent and move(place) is not None):
+                yield place
+        yield ROOT_ITEM
+
+    while (cycle := _find_cycle([*starts, *parents], move, parent)) is not None:
+        latest, present = max(cycle, key=lambda member: (member[1].weakness, member[0]))
+        if latest not in places:
+            places[latest] = former_places(present)
+        parents[latest] = next(places[latest])
+    return parents
 
 
-def _find_cycle(parents: Mapping[ItemId, ItemId]) -> list[ItemId] | None:
+def _find_cycle(
+    starts: Iterable[ItemId],
+    move: Callable[[ItemId], Move | None],
+    parent: Callable[[ItemId], ItemId],
+) -> list[tuple[ItemId, Move]] | None:
     finished: set[ItemId] = set()
-    for start in sorted(parents):
-        path: dict[ItemId, None] = {}
+    for start in starts:
+        path: dict[ItemId, Move] = {}
         folder = start
-        while folder in parents and folder not in finished:
+        while folder not in finished and (present := move(folder)) is not None:
             if folder in path:
-                members = list(path)
-                return members[members.index(folder) :]
-            path[folder] = None
-            folder = parents[folder]
+                members = list(path.items())
+                return members[list(path).index(folder) :]
+            path[folder] = present
+            folder = parent(folder)
         finished.update(path)
     return None

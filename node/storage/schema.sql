@@ -139,7 +139,8 @@ CREATE INDEX entries_by_item ON entries (item);
 -- Folders that can not hang where they want because of a cycle.
 CREATE TABLE cuts (
     folder BLOB PRIMARY KEY,
-    parent BLOB NOT NULL            -- where they hang instead
+    parent BLOB NOT NULL,           -- where they hang instead; their row in links says the same
+    wanted BLOB NOT NULL            -- where they want to hang
 ) STRICT, WITHOUT ROWID;
 
 -- Things that a user must know of; shown by status until settled.

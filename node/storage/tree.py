@@ -1,8 +1,9 @@
 """The tree view on disk, kept incrementally: items, links, entries.
 
 After registers of an item changed, `refresh` brings the view up to date: an ordinary change costs a
-few statements. The rules are those of `node.core.tree_view`; this module only finds what a change
-touches. Called by the drive and the puller inside their transactions.
+few statements. The rules are those of `node.core.tree_view`; where items hang and what folders list
+is kept by `hanging` and `folder_entries`. Called by the drive and the puller inside their
+transactions.
 """
 
 from __future__ import annotations
@@ -11,23 +12,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from node.core.tree_view import (
-    Candidate,
-    ItemView,
-    Move,
-    PlacedLink,
-    contested_name,
-    cut_cycles,
-    share_name,
-    view_item,
-)
+from node.core.tree_view import ItemView, Version, view_item
 from node.storage.database import Database
+from node.storage.folder_entries import FolderEntries
+from node.storage.hanging import Hanging
 from node.storage.registers import Registers
 from protocol.ids import ROOT_ITEM, ActorId, DeviceId, ItemId, LinkId
-from protocol.values import Kind, Link
-from protocol.version_vector import Dot
+from protocol.values import Content, Kind
+from protocol.version_vector import EMPTY_CONTEXT, Dot
 
 ROOT_INODE = 1
+
+# The root is there without a record: it has attributes, but neither placement nor content.
+_ROOT_CONTENT = Version(
+    Dot(ActorId(bytes(16)), 0), 0, DeviceId(bytes(32)), EMPTY_CONTEXT, Content(Kind.DIRECTORY)
+)
 
 _INODES_AT_ONCE = 1024  # numbers reserved by one write; a restart skips what is left of them
 
@@ -102,6 +101,8 @@ class Tree:
         self._registers = registers
         self._device_names: dict[DeviceId, str] = {}
         self._next_free_inode = self._reserved_inodes = 0
+        self._hanging = Hanging(database, self._view)
+        self._entries = FolderEntries(database, self.device_name)
         self.changes = Changes()
         if self.item(ROOT_ITEM) is None:
             self._database.execute(
@@ -186,13 +187,11 @@ class Tree:
 
     def merged_folders(self, folder: ItemId) -> list[ItemId]:
         """The folder and those that are shown as one with it."""
-        rows = self._database.execute("SELECT item FROM items WHERE merged_into = ?", (folder,))
-        return [folder, *(ItemId(item) for (item,) in rows)]
+        return self._entries.merged_folders(folder)
 
     def standing_for(self, folder: ItemId) -> ItemId:
         """The folder that stands for all that are merged with this one."""
-        row = self._database.row("SELECT merged_into FROM items WHERE item = ?", (folder,))
-        return ItemId(row[0]) if row is not None and row[0] is not None else folder
+        return self._entries.standing_for(folder)
 
     def conflicts(self) -> list[ItemRow]:
         """Shown items that have conflict versions."""
@@ -242,16 +241,24 @@ class Tree:
     def refresh(self, item: ItemId, now_ns: int) -> None:
         """Bring the view up to date after registers of ``item`` changed."""
         view = self._view(item)
-        if view.content is None:
-            return
-        self._store_item(item, view, now_ns)
-        if item != ROOT_ITEM:
-            self._place(item, view)
+        if item == ROOT_ITEM:
+            self._store_item(item, replace(view, content=_ROOT_CONTENT, conflicts=()), now_ns)
+        elif view.content is None:
+            self.remove(item)
+        else:
+            self._store_item(item, view, now_ns)
+            self._hang(item, view)
 
     def remove(self, item: ItemId) -> None:
-        """Take an item out of the view of which no register is left."""
-        self._set_links(item, (), is_folder=False)
+        """Take an item out of the view of which no content is left."""
+        self._hang(item, None)
         self._database.execute("DELETE FROM items WHERE item = ?", (item,))
+
+    def _hang(self, item: ItemId, view: ItemView | None) -> None:
+        touched = self._hanging.hang(item, view)
+        if touched.items:
+            self.changes.items |= touched.items
+            self.changes.entries |= self._entries.settle(touched.items, touched.slots)
 
     def _view(self, item: ItemId) -> ItemView:
         registers = self._registers
@@ -313,230 +320,6 @@ class Tree:
         self._next_free_inode += 1
         return self._next_free_inode - 1
 
-    def _place(self, item: ItemId, view: ItemView) -> None:
-        links = self._wanted_links(item, view)
-        if view.is_folder:
-            self._check_cycles(item, links)
-            links = self._after_cuts(item, links)
-        self._set_links(item, links, is_folder=view.is_folder)
-
-    def _wanted_links(self, item: ItemId, view: ItemView) -> tuple[PlacedLink, ...]:
-        if view.links or not view.is_folder or not view.former:
-            return view.links
-        child = self._database.row("SELECT 1 FROM links WHERE parent = ? LIMIT 1", (item,))
-        return view.former[:1] if child is not None else ()
-
-    def _after_cuts(self, item: ItemId, links: tuple[PlacedLink, ...]) -> tuple[PlacedLink, ...]:
-        row = self._database.row("SELECT parent FROM cuts WHERE folder = ?", (item,))
-        if row is None:
-            return links
-        return tuple(
-            replace(placed, link=replace(placed.link, parent=ItemId(row[0]))) for placed in links
-        )
-
-    def _check_cycles(self, item: ItemId, links: tuple[PlacedLink, ...]) -> None:
-        has_cuts = self._database.row("SELECT 1 FROM cuts LIMIT 1") is not None
-        if not has_cuts and not self._closes_cycle(item, links):
-            return
-        moves: dict[ItemId, Move] = {}
-        folders = [
-            ItemId(row[0])
-            for row in self._database.execute("SELECT DISTINCT item FROM links WHERE is_folder = 1")
-        ]
-        for folder in {*folders, item}:
-            view = self._view(folder)
-            for placed in self._wanted_links(folder, view):
-                former = tuple(place.link.parent for place in view.former)
-                moves[folder] = Move(placed.link.parent, former, placed.rank)
-        wanted = cut_cycles(moves)
-        present = {
-            ItemId(folder): ItemId(parent)
-            for folder, parent in self._database.execute("SELECT folder, parent FROM cuts")
-        }
-        self._database.execute("DELETE FROM cuts")
-        for folder, parent in wanted.items():
-            self._database.execute("INSERT INTO cuts VALUES (?,?)", (folder, parent))
-        for folder in sorted(set(wanted) | set(present)):
-            if folder != item and wanted.get(folder) != present.get(folder):
-                links_now = self._wanted_links(folder, self._view(folder))
-                self._set_links(folder, self._after_cuts(folder, links_now), is_folder=True)
-
-    def _closes_cycle(self, item: ItemId, links: tuple[PlacedLink, ...]) -> bool:
-        for placed in links:
-            folder = placed.link.parent
-            met: set[ItemId] = set()
-            while folder != ROOT_ITEM and folder not in met:
-                if folder == item:
-                    return True
-                met.add(folder)
-                row = self._database.row("SELECT parent FROM links WHERE item = ?", (folder,))
-                if row is None:
-                    break
-                folder = ItemId(row[0])
-        return False
-
-    def _set_links(
-        self, item: ItemId, links: tuple[PlacedLink, ...], *, is_folder: bool
-    ) -> None:
-        old = {
-            placed.link.id: placed
-            for placed in (
-                _placed_link(row)
-                for row in self._database.execute(
-                    "SELECT link, parent, name, time_us, actor, n, device FROM links "
-                    "WHERE item = ?",
-                    (item,),
-                )
-            )
-        }
-        new = {placed.link.id: placed for placed in links}
-        if old == new:
-            return
-        self.changes.items.add(item)
-        slots: dict[tuple[ItemId, bytes], None] = {}
-        for link_id, placed in old.items():
-            if new.get(link_id) != placed:
-                slots[(placed.link.parent, placed.link.name)] = None
-                self._database.execute(
-                    "DELETE FROM links WHERE item = ? AND link = ?", (item, link_id)
-                )
-        for link_id, placed in new.items():
-            if old.get(link_id) != placed:
-                slots[(placed.link.parent, placed.link.name)] = None
-                link = placed.link
-                self._database.execute(
-                    "INSERT INTO links VALUES (?,?,?,?,?,?,?,?,?)",
-                    (
-                        item,
-                        link_id,
-                        link.parent,
-                        link.name,
-                        placed.time_us,
-                        placed.dot.actor,
-                        placed.dot.n,
-                        placed.device,
-                        int(is_folder),
-                    ),
-                )
-        for parent, name in slots:
-            self._share(self.standing_for(parent), name)
-        if is_folder and not new:
-            self._merge_into(item, None)
-        for parent in {placed.link.parent for placed in (*old.values(), *new.values())}:
-            self._check_haunted(parent)
-
-    def _check_haunted(self, folder: ItemId) -> None:
-        """A deleted folder is shown exactly while something lives in it."""
-        if folder == ROOT_ITEM:
-            return
-        row = self._database.row(
-            "SELECT EXISTS (SELECT 1 FROM links WHERE parent = ?1), "
-            "EXISTS (SELECT 1 FROM links WHERE item = ?1)",
-            (folder,),
-        )
-        assert row is not None
-        has_children, is_shown = row
-        if has_children == is_shown:
-            return
-        view = self._view(folder)
-        if view.is_folder and not view.links:
-            self._place(folder, view)
-
-    def _share(self, parent: ItemId, name: bytes) -> None:
-        """Decide anew who shows under a name in a folder."""
-        members = self.merged_folders(parent)
-        marks = ",".join("?" * len(members))
-        candidates = [
-            Candidate(ItemId(row[0]), _placed_link(row[2:]), bool(row[1]))
-            for row in self._database.execute(
-                "SELECT item, is_folder, link, parent, name, time_us, actor, n, device "
-                f"FROM links WHERE parent IN ({marks}) AND name = ?",
-                (*members, name),
-            )
-        ]
-        slot = share_name(candidates)
-        gone = [
-            shown
-            for (shown,) in self._database.execute(
-                "SELECT shown FROM entries WHERE parent = ?1 AND shown = ?2 AND name = ?2 "
-                "UNION SELECT shown FROM entries WHERE parent = ?1 AND name = ?2 AND shown <> name",
-                (parent, name),
-            )
-        ]
-        for shown in gone:
-            self._database.execute(
-                "DELETE FROM entries WHERE parent = ? AND shown = ?", (parent, shown)
-            )
-            self.changes.entries.add((parent, shown))
-        self.changes.entries.add((parent, name))
-        displaced: bytes | None = None
-        if slot.keeper is not None:
-            occupant = self.entry(parent, name)
-            if occupant is not None:
-                displaced = occupant.name
-                self._database.execute(
-                    "DELETE FROM entries WHERE parent = ? AND shown = ?", (parent, name)
-                )
-            self._insert_entry(parent, name, slot.keeper)
-            if slot.keeper.is_folder:
-                self._merge_into(slot.keeper.item, None)
-            for candidate in slot.merged:
-                self._merge_into(candidate.item, slot.keeper.item)
-        for candidate in slot.renamed:
-            shown = contested_name(
-                name,
-                self.device_name(candidate.placed.device),
-                candidate.placed.time_us,
-                lambda shown: self._is_free(members, parent, shown),
-            )
-            self._insert_entry(parent, shown, candidate)
-            if candidate.is_folder:
-                self._merge_into(candidate.item, None)
-        if displaced is not None and displaced != name:
-            self._share(parent, displaced)
-
-    def _insert_entry(self, parent: ItemId, shown: bytes, candidate: Candidate) -> None:
-        link = candidate.placed.link
-        self._database.execute(
-            "INSERT INTO entries VALUES (?,?,?,?,?)",
-            (parent, shown, link.name, candidate.item, link.id),
-        )
-        self.changes.entries.add((parent, shown))
-
-    def _is_free(self, members: list[ItemId], parent: ItemId, shown: bytes) -> bool:
-        if self.entry(parent, shown) is not None:
-            return False
-        marks = ",".join("?" * len(members))
-        row = self._database.row(
-            f"SELECT 1 FROM links WHERE parent IN ({marks}) AND name = ? LIMIT 1",
-            (*members, shown),
-        )
-        return row is None
-
-    def _merge_into(self, folder: ItemId, keeper: ItemId | None) -> None:
-        """Show a folder's entries in another's, or (None) in its own again."""
-        row = self._database.row("SELECT merged_into FROM items WHERE item = ?", (folder,))
-        if row is None or row[0] == keeper:
-            return
-        before = ItemId(row[0]) if row[0] is not None else folder
-        self._database.execute(
-            "UPDATE items SET merged_into = ? WHERE item = ?", (keeper, folder)
-        )
-        self._database.execute(
-            "UPDATE items SET merged_into = ? WHERE merged_into = ? AND item <> ?",
-            (keeper, folder, folder),
-        )
-        after = keeper if keeper is not None else folder
-        names = [
-            name
-            for (name,) in self._database.execute(
-                "SELECT DISTINCT name FROM links WHERE parent = ?", (folder,)
-            )
-        ]
-        for name in names:
-            self._share(before, name)
-            self._share(after, name)
-
 
 _LOOKUP_COLUMNS = ", ".join(f"i.{name}" for name in _ITEM_COLUMNS.split(", "))
 _STORED_COLUMNS = (
@@ -569,16 +352,6 @@ def _item_row(row: Any) -> ItemRow:
 
 def _entry_row(row: Any) -> EntryRow:
     return EntryRow(ItemId(row[0]), row[1], row[2], ItemId(row[3]), LinkId(row[4]))
-
-
-def _placed_link(row: Any) -> PlacedLink:
-    link, parent, name, time_us, actor, n, device = row
-    return PlacedLink(
-        Link(LinkId(link), ItemId(parent), name),
-        time_us,
-        Dot(ActorId(actor), n),
-        DeviceId(device),
-    )
 
 
 def iterate_folder(tree: Tree, folder: ItemId) -> Iterator[tuple[bytes, ItemRow]]:

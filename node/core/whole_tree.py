@@ -1,0 +1,116 @@
+"""The tree that a whole state shows, made from scratch: what every index must equal.
+
+It applies the rules of `node.core.tree_view` to everything at once, in their plainest form and
+without regard to cost. It shares no way of finding what a change touches with the index, which
+keeps its view incrementally. Called by whoever checks an index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from node.core.tree_view import (
+    Candidate,
+    ItemView,
+    Move,
+    PlacedLink,
+    cut_cycles,
+    share_name,
+    shown_names,
+)
+from protocol.ids import ROOT_ITEM, DeviceId, ItemId
+
+Path = tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WholeTree:
+    """What is shown.
+
+    Attributes:
+        entries: every path from the root, with the item that it shows; of merged folders the one
+            that stands for all.
+        merged: per path of a folder, the folders that are shown as one.
+        revived: deleted folders that are shown because something lives in them.
+        cuts: folders that a cycle keeps from where they want to hang, with the parent they get.
+    """
+
+    entries: Mapping[Path, ItemId]
+    merged: Mapping[Path, frozenset[ItemId]]
+    revived: frozenset[ItemId]
+    cuts: Mapping[ItemId, ItemId]
+
+
+def view_of(items: Mapping[ItemId, ItemView], device_name: Callable[[DeviceId], str]) -> WholeTree:
+    """Show a state.
+
+    Args:
+        items: the view of every item by its own registers; the root may be among them.
+        device_name: names the devices, for contested names.
+    """
+    known = {
+        item: view for item, view in items.items() if view.content is not None and item != ROOT_ITEM
+    }
+    revived = _revived(known)
+    links = {
+        item: view.former[:1] if item in revived else view.links for item, view in known.items()
+    }
+    cuts = _cuts(known, links, revived)
+    for folder, parent in cuts.items():
+        links[folder] = tuple(
+            replace(placed, link=replace(placed.link, parent=parent)) for placed in links[folder]
+        )
+    children: dict[ItemId, dict[bytes, list[Candidate]]] = {}
+    for item, placed_links in links.items():
+        for placed in placed_links:
+            names = children.setdefault(placed.link.parent, {})
+            candidate = Candidate(item, placed, known[item].is_folder)
+            names.setdefault(placed.link.name, []).append(candidate)
+    entries: dict[Path, ItemId] = {}
+    merged: dict[Path, frozenset[ItemId]] = {}
+    unread: list[tuple[Path, frozenset[ItemId]]] = [((), frozenset({ROOT_ITEM}))]
+    while unread:
+        path, folders = unread.pop()
+        merged[path] = folders
+        wanted: dict[bytes, list[Candidate]] = {}
+        for folder in folders:
+            for name, candidates in children.get(folder, {}).items():
+                wanted.setdefault(name, []).extend(candidates)
+        for name, candidates in wanted.items():
+            slot = share_name(candidates)
+            for shown, candidate in shown_names(slot, name, device_name, wanted.__contains__):
+                entries[*path, shown] = candidate.item
+            if slot.keeper is not None and slot.keeper.is_folder:
+                group = {slot.keeper.item, *(candidate.item for candidate in slot.merged)}
+                unread.append(((*path, name), frozenset(group)))
+    return WholeTree(entries, merged, frozenset(revived), cuts)
+
+
+def _revived(known: Mapping[ItemId, ItemView]) -> set[ItemId]:
+    revived: set[ItemId] = set()
+    parents = [placed.link.parent for view in known.values() for placed in view.links]
+    while parents:
+        parent = parents.pop()
+        view = known.get(parent)
+        if view is None or view.links or not view.is_folder or not view.former:
+            continue
+        if parent not in revived:
+            revived.add(parent)
+            parents.append(view.former[0].link.parent)
+    return revived
+
+
+def _cuts(
+    known: Mapping[ItemId, ItemView],
+    links: Mapping[ItemId, tuple[PlacedLink, ...]],
+    revived: set[ItemId],
+) -> dict[ItemId, ItemId]:
+    def move_of(folder: ItemId) -> Move | None:
+        if folder not in known or not known[folder].is_folder or not links[folder]:
+            return None
+        (placed,) = links[folder]
+        former = tuple(place.link.parent for place in known[folder].former)
+        return Move(placed.link.parent, former, placed.rank, folder in revived)
+
+    return cut_cycles([folder for folder, view in known.items() if view.is_folder], move_of)
