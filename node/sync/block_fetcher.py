@@ -81,8 +81,8 @@ class FetchLimits:
 
     Attributes:
         deadline_s: longest wait of one read for one block.
-        give_up_s: longest life of one fetch. Longer than the deadline, so that on a slow line the
-            program's next attempt finds the block here.
+        give_up_s: longest life of one fetch. Much longer than the deadline, so that on a slow line
+            the program's next attempt finds the block here; a source ends a transfer that stalls.
         parallel: fetches under way. Each holds one frame of at most 4 MiB.
         reserved: of those, so many places are left free for blocks that somebody waits for.
         queued_ahead: blocks that wait for a speculative fetch; more are dropped.
@@ -93,7 +93,7 @@ class FetchLimits:
     """
 
     deadline_s: float = 30.0
-    give_up_s: float = 120.0
+    give_up_s: float = 900.0
     parallel: int = 8
     reserved: int = 2
     queued_ahead: int = 64
@@ -182,9 +182,12 @@ class BlockFetcher:
         Raises:
             ServerError: no source gave the block, or not within the deadline.
         """
-        frame = await self._workers.call(length, partial(self._read_cached, block))
-        if frame is not None:
-            return frame
+        if self._cache.contains(block):
+            frame = await self._workers.call(length, partial(self._read_cached, block))
+            if frame is not None:
+                return frame
+        # Nothing has awaited since the cache was found to lack the block, or one that arrived
+        # meanwhile would be fetched again.
         fetch = self._wanted(namespace, block)
         fetch.waiters += 1
         self._start_next()
