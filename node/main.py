@@ -5,11 +5,13 @@ Called by ``atoll run``. Nothing else builds these objects.
 
 from __future__ import annotations
 
+import logging
 import os
+import random
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 
 import structlog
@@ -19,6 +21,7 @@ from fusefs.mount import MountSettings, serve_mount
 from node.control.commands import Commands, Identity
 from node.control.server import ControlServer
 from node.core.account_keys import DeviceKeyPair
+from node.core.backoff import Backoff, BackoffPolicy
 from node.drive import Drive
 from node.errors import NodeError, SettingsError
 from node.filesystem.conflict_folder import ConflictFolder
@@ -67,6 +70,7 @@ def run(settings: NodeSettings) -> int:
             structlog.processors.TimeStamper(fmt="iso"),
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
         ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     disable_core_dumps()
@@ -109,7 +113,7 @@ class _Node:
 
         self._database = Database(state.index, derive(keystore.index_key, Label.INDEX_DATABASE))
         registers = Registers(self._database, author)
-        journal = Journal(self._database)
+        journal = self._journal = Journal(self._database)
         tree = Tree(self._database, registers)
         edits = Edits(self._database, registers, tree, journal, time.time_ns)
         standing = Standing(self._database)
@@ -231,17 +235,41 @@ class _Node:
                     await mount_nursery.start(
                         serve_mount, self._drive, self._settings.mountpoint, mount_settings
                     )
-                    nursery.start_soon(self._publisher.run)
-                    nursery.start_soon(self._puller.run)
+                    nursery.start_soon(self._keep_going, "publishing", self._publisher.run)
+                    nursery.start_soon(self._keep_going, "pulling", self._puller.run)
                     await nursery.start(self._control.serve)
                     print(f"atoll: mounted at {self._settings.mountpoint}", flush=True)
                     nursery.start_soon(self._end_with, mount_nursery.cancel_scope)
                 self._drive.register_all()
+                with trio.move_on_after(self._settings.stop_deadline_s / 2):
+                    await self._publisher.wait_sent()
                 nursery.cancel_scope.cancel()
         finally:
             with suppress(NodeError):
                 self._database.sync()
             self._database.close()
+
+    async def _keep_going(self, what: str, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a task of the sync; a mistake in it must not take the mount away.
+
+        It is logged, shown as an alarm, and the task starts anew. A broken invariant is no such
+        mistake: it ends the node before more is built upon it.
+        """
+        backoff = Backoff(BackoffPolicy(initial_s=1.0), random.random)
+        while True:
+            try:
+                await task()
+            except Exception as error:
+                if _holds_broken_invariant(error):
+                    raise
+                _log.exception("a task failed", task=what)
+                self._journal.raise_alarm(
+                    "mistake",
+                    f"{what} failed by a mistake in Atoll ({_names(error)}) and was started again; "
+                    "the log of the node says more",
+                    time.time_ns() // 1000,
+                )
+            await trio.sleep(backoff.next_wait_s())
 
     async def _end_with(self, mount: trio.CancelScope) -> None:
         await self._stopping.wait()
@@ -264,17 +292,25 @@ class _NamespaceContents:
         return await self._reader.read(self._namespace, content, offset, size)
 
 
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+def _holds_broken_invariant(error: BaseException) -> bool:
+    return any(isinstance(leaf, AssertionError) for leaf in _leaves(error))
+
+
+def _names(error: BaseException) -> str:
+    return ", ".join(sorted({type(leaf).__name__ for leaf in _leaves(error)}))
+
+
 def _sentences(group: BaseExceptionGroup[BaseException]) -> Sequence[str]:
     """What to tell the user of a failed run; nothing when something unforeseen is among it."""
-    sentences: list[str] = []
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            inner = _sentences(error)
-            if not inner:
-                return []
-            sentences += inner
-        elif isinstance(error, NodeError):
-            sentences.append(error.message)
-        else:
-            return []
-    return sentences
+    leaves = list(_leaves(group))
+    if not all(isinstance(leaf, NodeError) for leaf in leaves):
+        return []
+    return [leaf.message for leaf in leaves if isinstance(leaf, NodeError)]

@@ -129,6 +129,7 @@ class Publisher:
         self._staged_groups: set[int] = set()
         self._in_flight: set[bytes] = set()
         self._refused: set[bytes] = set()
+        self._is_hurried = False
         self._sync_lock = trio.Lock()
         self._syncs_wanted = self._syncs_done = 0
         self._sequence = 0
@@ -140,6 +141,14 @@ class Publisher:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._seal_forever, nursery)
             nursery.start_soon(self._send_forever, nursery)
+
+    async def wait_sent(self) -> None:
+        """Return when nothing waits, or when the server can not be reached now."""
+        self._is_hurried = True
+        while self._journal.count_groups() + self._journal.count_outbox() > len(self._refused):
+            if self.last_error is not None:
+                return
+            await trio.sleep(_POLL_S)
 
     # Sealing
 
@@ -164,8 +173,9 @@ class Publisher:
         if not self._trust.is_known:
             return self._journal.count_groups() > 0
         now_us = self._now_ns() // 1000
+        settle_us = 0 if self._is_hurried else self._settle_us
         groups = self._journal.groups(
-            now_us - self._settle_us,
+            now_us - settle_us,
             now_us - _LONGEST_WAIT_US,
             _GROUPS_AT_ONCE + len(self._staged_groups),
         )
