@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from node.errors import StorageError
+from node.storage import staging_file
 from node.storage.staging import StagingStore
 from node.storage.staging_format import MAX_CUTS, SEGMENT_BYTES, SLOT_STRIDE
 from node.storage.staging_pieces import BaseRange, StagedBytes, Zeros
@@ -230,6 +231,7 @@ def test_after_a_rebase_only_later_changes_are_staged(store: StagingStore, tmp_p
     assert content(file, published) == model.data
     found = reopened(tmp_path)
     assert (found.label, found.base_limit) == (b"new base", 420_000)
+    assert found.touched() == [(300_000, 300_010)]
     assert content(found, published) == model.data
 
 
@@ -346,7 +348,14 @@ class Pair:
         assert self.file.unreadable_slots == 0
 
 
-@settings(max_examples=150)
+@pytest.fixture
+def few_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a few truncations reach what otherwise takes dozens."""
+    monkeypatch.setattr(staging_file, "MAX_CUTS", 2)
+
+
+@pytest.mark.usefixtures("few_cuts")
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(base_size=st.sampled_from([0, 1, 70_000, 300_000]), operations=OPERATIONS)
 def test_a_staged_file_equals_its_model(
     tmp_path_factory: pytest.TempPathFactory,

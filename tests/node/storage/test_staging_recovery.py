@@ -14,6 +14,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from node.errors import StorageError
+from node.storage import staging_file
 from node.storage.staging import StagingStore
 from node.storage.staging_file import StagingFile
 from node.storage.staging_format import SEGMENT_BYTES, SLOT_STRIDE
@@ -132,6 +133,7 @@ def test_other_files_in_the_directory_are_left_alone(tmp_path: Path):
 WRITER = """
 import sys
 from pathlib import Path
+from node.storage import staging_file
 from node.storage.staging import StagingStore
 from tests.node.storage.staging_model import KEY, random_bytes
 
@@ -225,84 +227,110 @@ class PowerLoss:
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("write"), st.integers(0, 3 * SEGMENT_BYTES), st.integers(1, 90_000)),
+        st.tuples(
+            st.just("write"),
+            st.sampled_from([0, SEGMENT_BYTES]),
+            st.sampled_from([SEGMENT_BYTES, 2 * SEGMENT_BYTES]),
+        ),
         st.tuples(st.just("truncate"), st.integers(0, 4 * SEGMENT_BYTES), st.just(0)),
-        st.tuples(st.sampled_from(["flush", "sync", "sync", "rebase"]), st.just(0), st.just(0)),
+        st.tuples(
+            st.sampled_from(["flush", "sync", "sync", "rebase", "kill"]), st.just(0), st.just(0)
+        ),
     ),
     min_size=4,
     max_size=20,
 )
 
 
-@pytest.fixture(scope="module")
-def power_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("power")
+class PoweredFile:
+    """A staged file on a disk that may lose its power, and all contents since its last sync."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.directory = directory
+        self.disk = PowerLoss(monkeypatch)
+        self.store = StagingStore(directory, KEY, memory_limit_bytes=2 * SEGMENT_BYTES)
+        self.file = self.store.create(0, b"0")
+        self.model = ModelFile(b"")
+        self.bases = [b""]
+        self.versions = [b""]
+
+    def apply(self, kind: str, first: int, second: int, seed: int) -> None:
+        match kind:
+            case "write":
+                data = random_bytes(seed, second)
+                self.file.write(first, data)
+                self.model.write(first, data)
+            case "truncate":
+                self.file.truncate(first)
+                self.model.truncate(first)
+            case "flush":
+                self.file.flush()
+            case "rebase":
+                with self.file.snapshot() as snapshot:
+                    self.bases.append(bytes(self.model.data))
+                    self.file.rebase(snapshot, b"%d" % (len(self.bases) - 1))
+            case "kill":
+                self.kill()
+            case _:
+                assert kind == "sync"
+                self.file.sync()
+                self.versions.clear()
+        self.versions.append(bytes(self.model.data))
+
+    def kill(self) -> None:
+        """The process dies; what it had in memory is lost, what it had written is not."""
+        self.store.close()
+        self.store = StagingStore(self.directory, KEY, memory_limit_bytes=2 * SEGMENT_BYTES)
+        files = self.store.open_all().files
+        if files:
+            (self.file,) = files
+            self.model.data = bytearray(content(self.file, self.bases[int(self.file.label)]))
+        else:
+            self.file = self.store.create(0, b"0")
+            self.model.data = bytearray()
+
+    def lose_power(self, chance: random.Random, directory: Path) -> None:
+        """Checks what could be found if the power went now."""
+        (directory / self.file.identity.hex()).write_bytes(self.disk.image(chance))
+        store = StagingStore(directory, KEY)
+        recovery = store.open_all()
+        assert recovery.damaged == ()
+        (found,) = recovery.files
+        data = content(found, self.bases[int(found.label)])
+        store.close()
+        sizes = [len(version) for version in self.versions]
+        assert min(sizes) <= len(data) <= max(sizes)
+        # Every byte is that of the last sync, or what it became since.
+        possible = [version.ljust(len(data), b"\0") for version in self.versions]
+        for start in range(0, len(data), PAGE):
+            pages = {version[start : start + PAGE] for version in possible}
+            page = data[start : start + PAGE]
+            if page not in pages:
+                for byte, *others in zip(page, *pages, strict=False):
+                    assert byte in others
 
 
-@settings(max_examples=150)
+@settings(max_examples=200)
 @given(steps=STEPS, chance=st.randoms(use_true_random=False))
 def test_a_loss_of_power_loses_nothing_that_was_synced(
-    power_directory: Path, steps: list[tuple[str, int, int]], chance: random.Random
-):
-    live, found_in = power_directory / "live", power_directory / "found"
-    for directory in (live, found_in):
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir()
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        disk = PowerLoss(monkeypatch)
-        store = StagingStore(live, KEY, memory_limit_bytes=2 * SEGMENT_BYTES)
-        file = store.create(0, b"0")
-        model = ModelFile(b"")
-        # Every content since the last sync: a byte may come from any of them.
-        versions = [b""]
-        bases = [b""]
-        for seed, (kind, first, second) in enumerate([*steps, ("crash", 0, 0)]):
-            match kind:
-                case "write":
-                    data = random_bytes(seed, second)
-                    file.write(first, data)
-                    model.write(first, data)
-                case "truncate":
-                    file.truncate(first)
-                    model.truncate(first)
-                case "flush":
-                    file.flush()
-                case "rebase":
-                    with file.snapshot() as snapshot:
-                        bases.append(bytes(model.data))
-                        file.rebase(snapshot, b"%d" % (len(bases) - 1))
-                case "sync":
-                    file.sync()
-                    versions.clear()
-                case _:
-                    assert kind == "crash"
-            versions.append(bytes(model.data))
-            if disk.synced:
-                check_power_loss(found_in / file.identity.hex(), disk, chance, versions, bases)
-                event(f"power lost after {kind}")
-        file.discard()
-        store.close()
-
-
-def check_power_loss(
-    path: Path,
-    disk: PowerLoss,
+    tmp_path_factory: pytest.TempPathFactory,
+    steps: list[tuple[str, int, int]],
     chance: random.Random,
-    versions: list[bytes],
-    bases: list[bytes],
-) -> None:
-    path.write_bytes(disk.image(chance))
-    recovery = StagingStore(path.parent, KEY).open_all()
-    assert recovery.damaged == ()
-    (found,) = recovery.files
-    data = content(found, bases[int(found.label)])
-    shortest = min(len(version) for version in versions)
-    assert shortest <= len(data) <= max(len(version) for version in versions)
-    # Where all contents since the sync agree, so must what was found.
-    for start in range(0, min(len(data), shortest), PAGE):
-        end = min(start + PAGE, len(data), shortest)
-        parts = {version[start:end] for version in versions}
-        if len(parts) == 1:
-            assert data[start:end] in parts
+):
+    live, found = tmp_path_factory.mktemp("live"), tmp_path_factory.mktemp("found")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(staging_file, "MAX_CUTS", 2)
+        powered = PoweredFile(live, monkeypatch)
+        for seed, (kind, first, second) in enumerate(steps):
+            powered.apply(kind, first, second, seed)
+            if powered.disk.synced:
+                event(f"power lost after {kind}")
+                for _ in range(3):
+                    powered.lose_power(chance, found)
+        powered.file.discard()
+        powered.store.close()
+    shutil.rmtree(live)
+    shutil.rmtree(found)
 
 
 class FullDisk:
