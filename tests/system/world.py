@@ -46,11 +46,15 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self, *options: str, listen: str | None = None) -> str:
-        """Start it and wait until it listens; the URL that it prints."""
+        """Start it and wait until it listens; the URL that it prints.
+
+        Args:
+            options: of `python -m server`, which has some that `atoll server` does not offer.
+        """
         assert self.process is None or not self.process.is_running
         self.process = process = self._world.spawn(
             "server.log",
-            "server",
+            [sys.executable, "-m", "server"] if options else [ATOLL, "server"],
             "run",
             "--data",
             self.data,
@@ -155,7 +159,7 @@ class Device:
         assert self.process is None or not self.process.is_running
         self.mount.parent.mkdir(parents=True, exist_ok=True)
         self.process = self._world.spawn(
-            f"{self.name}.log", "run", self.mount, "--home", self.home, *options
+            f"{self.name}.log", [ATOLL], "run", self.mount, "--home", self.home, *options
         )
         return self.process
 
@@ -229,9 +233,11 @@ class World:
                 device.enrol("login")
         return devices
 
-    def spawn(self, log: str, *arguments: str | Path) -> LoggedProcess:
-        """Start `atoll` with arguments."""
-        process = LoggedProcess([ATOLL, *arguments], self.logs / log, self.environment())
+    def spawn(
+        self, log: str, program: Sequence[str | Path], *arguments: str | Path
+    ) -> LoggedProcess:
+        """Start a program with arguments."""
+        process = LoggedProcess([*program, *arguments], self.logs / log, self.environment())
         self._processes.append(process)
         return process
 
@@ -274,10 +280,11 @@ class World:
 
     def all_logs(self, last_characters: int = 6000) -> str:
         """The ends of all logs, for the report of a failed test."""
-        return "\n".join(
+        said = "\n".join(
             f"== {log.name}\n{log.read_text(errors='replace')[-last_characters:]}"
             for log in sorted(self.logs.iterdir())
         )
+        return said + self.last_mistake()
 
     def _end_processes(self) -> None:
         for process in reversed(self._processes):
