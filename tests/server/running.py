@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,27 +60,44 @@ def running_process(data: Path, **settings: object) -> Iterator[RunningServer]:
             arguments += [option]
         elif value is not None and value is not False:
             arguments += [option, str(value)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "server", "run", "--data", str(data), *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        line = process.stdout.readline()
-        prefix = "atoll server listening on "
-        if not line.startswith(prefix):
-            raise RuntimeError(f"the server did not start: it said {line!r}")
-        yield RunningServer(line.removeprefix(prefix).strip(), data, process)
-    finally:
-        if process.poll() is None:
-            process.terminate()
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "server", "run", "--data", str(data), *arguments],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
         try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            yield _started(process, data)
+        finally:
+            _end(process)
+            errors.seek(0)
+            said = errors.read()
+            sys.stderr.write(said)
+        # A request that failed for no fault of its client leaves a traceback.
+        if "Traceback" in said or "ERROR" in said:
+            raise AssertionError(f"the server logged errors:\n{said}")
+
+
+def _started(process: subprocess.Popen[str], data: Path) -> RunningServer:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    prefix = "atoll server listening on "
+    if not line.startswith(prefix):
+        raise RuntimeError(f"the server did not start: it said {line!r}")
+    return RunningServer(line.removeprefix(prefix).strip(), data, process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
         process.stdout.close()
 
 
