@@ -63,11 +63,12 @@ class Edits:
         with self._database.transaction():
             group = self._open_group(time_us, self._haunted(parent.item))
             self._keep_folder(parent.item, time_us, group)
-            self._registers.write_local(
-                item, Register.PLACEMENT, Placement((link,)), time_us, group
-            )
-            self._registers.write_local(item, Register.ATTRIBUTES, attributes, time_us, group)
-            self._registers.write_local(item, Register.CONTENT, content, time_us, group)
+            for register, value in (
+                (Register.PLACEMENT, Placement((link,))),
+                (Register.ATTRIBUTES, attributes),
+                (Register.CONTENT, content),
+            ):
+                self._registers.write_first(item, register, value, time_us, group)
             self._entries_changed(parent.item, time_us, group)
             self._tree.refresh(item, self._now_ns())
         row = self._tree.item(item)
