@@ -528,12 +528,7 @@ class Drive:
     def statistics(self) -> Statistics:
         """Room in the file system that holds the node's home: what is written goes there first."""
         disk = os.statvfs(self._home)
-        items, size_bytes = self._tree.totals()
-        used = -(-size_bytes // disk.f_frsize)
-        free_items = min(disk.f_favail, 1 << 31) if disk.f_favail else 1 << 31
-        return Statistics(
-            disk.f_frsize, used + disk.f_bavail, disk.f_bavail, items + free_items, free_items
-        )
+        return Statistics(disk.f_frsize, disk.f_blocks, disk.f_bavail, disk.f_files, disk.f_favail)
 
     # What came from elsewhere
 

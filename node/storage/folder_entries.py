@@ -164,7 +164,8 @@ class FolderEntries:
             rows = self._database.execute(
                 "SELECT shown, name, item, link FROM entries "
                 "WHERE parent = ?1 AND shown = ?2 AND name = ?2 "
-                "UNION ALL SELECT shown, name, item, link FROM entries "
+                # Left to itself, SQLite reads the whole folder for the second part.
+                "UNION ALL SELECT shown, name, item, link FROM entries INDEXED BY entries_by_name "
                 "WHERE parent = ?1 AND name = ?2 AND shown <> name",
                 (folder, wanted),
             )
