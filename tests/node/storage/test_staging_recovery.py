@@ -310,7 +310,7 @@ class PoweredFile:
                     assert byte in others
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(steps=STEPS, chance=st.randoms(use_true_random=False))
 def test_a_loss_of_power_loses_nothing_that_was_synced(
     tmp_path_factory: pytest.TempPathFactory,
@@ -325,12 +325,38 @@ def test_a_loss_of_power_loses_nothing_that_was_synced(
             powered.apply(kind, first, second, seed)
             if powered.disk.synced:
                 event(f"power lost after {kind}")
-                for _ in range(3):
+                for _ in range(2):
                     powered.lose_power(chance, found)
         powered.file.discard()
         powered.store.close()
     shutil.rmtree(live)
     shutil.rmtree(found)
+
+
+def test_merged_truncations_lose_nothing_that_was_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(staging_file, "MAX_CUTS", 2)
+    (tmp_path / "live").mkdir()
+    (tmp_path / "found").mkdir()
+    powered = PoweredFile(tmp_path / "live", monkeypatch)
+    for seed, step in enumerate(
+        [
+            ("write", 0, 2 * SEGMENT_BYTES),
+            ("flush", 0, 0),
+            ("truncate", 10, 0),
+            ("write", SEGMENT_BYTES + 100, 500),
+            ("flush", 0, 0),
+            ("truncate", SEGMENT_BYTES + 200, 0),
+            ("write", 2 * SEGMENT_BYTES, SEGMENT_BYTES),
+            ("sync", 0, 0),
+            ("truncate", 2 * SEGMENT_BYTES + 50, 0),
+            ("flush", 0, 0),
+        ]
+    ):
+        powered.apply(*step, seed)
+    for chance in range(100):
+        powered.lose_power(random.Random(chance), tmp_path / "found")
 
 
 class FullDisk:
@@ -382,6 +408,22 @@ def test_a_full_disk_fails_the_write_and_harms_nothing(
     file.write(0, new)
     file.sync()
     assert content(reopened(tmp_path), b"") == new
+
+
+def test_a_torn_write_into_room_that_a_truncation_freed_brings_the_file_before_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    disk = FullDisk(monkeypatch)
+    file = StagingStore(tmp_path, KEY).create(0, b"label")
+    old = random_bytes(1, 4 * SEGMENT_BYTES)
+    file.write(0, old)
+    file.flush()
+    file.truncate(0)
+    disk.room = 100
+    with pytest.raises(StorageError):
+        file.write(0, random_bytes(2, 4 * SEGMENT_BYTES))
+    assert content(file, b"") == b""
+    assert content(reopened(tmp_path), b"") == old
 
 
 def test_what_a_full_disk_kept_in_memory_is_flushed_once_there_is_room(
