@@ -32,6 +32,9 @@ MAX_BLOCK_LIST: Final = 4096
 MAX_APPEND_EVENTS: Final = 256
 """Events appended to a log by one request."""
 
+MAX_FIRST_EVENTS: Final = 16
+"""Events of each log in a registration: three and two are needed, and anyone may send them."""
+
 MAX_NAMESPACES: Final = 4096
 """Namespaces that one account sees."""
 
@@ -51,6 +54,7 @@ Invitation = Annotated[str, Length(1, 128)]
 # 1 KiB holds a wrapped 32-byte key with every padding and envelope.
 WrappedKey = Annotated[bytes, Length(1, 1024)]
 Events = Annotated[tuple[bytes, ...], Length(1, MAX_APPEND_EVENTS)]
+FirstEvents = Annotated[tuple[bytes, ...], Length(1, MAX_FIRST_EVENTS)]
 Passes = Annotated[int, Between(1, 64)]
 # KiB; the upper bound is 16 GiB.
 MemoryKib = Annotated[int, Between(8, 16 * 1024 * 1024)]
@@ -152,8 +156,8 @@ class RegisterRequest(Body):
     memory_kib: MemoryKib
     wrapped_root: WrappedKey
     wrapped_root_recovery: WrappedKey
-    account_events: Events
-    namespace_events: Events
+    account_events: FirstEvents
+    namespace_events: FirstEvents
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ def build_app(services: Services, settings: Settings) -> Starlette:
         for endpoint in ENDPOINTS
     ]
     routes.append(WebSocketRoute(event_routes.SOCKET.path, EventSocket(gate), name=""))
-    routes += health_routes(services, metrics, (*ENDPOINTS, event_routes.SOCKET), API_VERSION)
+    routes += health_routes(gate, (*ENDPOINTS, event_routes.SOCKET), API_VERSION)
     return Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
 
 

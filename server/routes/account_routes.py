@@ -20,9 +20,6 @@ from protocol.ids import AccountId
 from protocol.limits import MAX_BODY_BYTES, MAX_LOG_EVENTS
 from server.routes.endpoint import Access, Call, Endpoint
 
-MAX_REGISTER_BYTES: Final = 256 * 1024
-"""Five small events; nobody has proved anything yet."""
-
 
 async def _register(call: Call) -> RegisterResponse:
     return await call.services.accounts.register(call.body(RegisterRequest))
@@ -69,7 +66,6 @@ ENDPOINTS: Final = (
         Access.ANYONE,
         RegisterRequest,
         RegisterResponse,
-        max_body_bytes=MAX_REGISTER_BYTES,
     ),
     Endpoint(
         "POST",

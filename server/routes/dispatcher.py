@@ -20,7 +20,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.http_api import ErrorBody, ErrorCode
 from server.errors import ApiError, StorageFullError, StoreUnavailableError
 from server.metrics import Metrics
-from server.routes.endpoint import Access, Call, Endpoint
+from server.routes.endpoint import SMALL_BODY_BYTES, Access, Call, Endpoint
 from server.routes.rate_limit import RateLimiter
 from server.services.all_services import Services
 from server.services.sessions import Session
@@ -29,7 +29,7 @@ BODY_DEADLINE_S: Final = 60
 """A body of 8 MiB at 140 KB/s; whoever is slower sends smaller batches."""
 
 MAX_LARGE_BODIES: Final = 16
-"""Bodies above `SMALL` that are held in memory at once: 128 MiB."""
+"""Bodies above `SMALL_BODY_BYTES` that are held in memory at once: 128 MiB."""
 
 log = structlog.get_logger("atoll.server")
 
@@ -97,27 +97,21 @@ class Dispatcher:
 
     async def _authenticate(self, scope: Scope, headers: Headers) -> Session | None:
         if self._endpoint.access is Access.ANYONE:
-            client = scope.get("client")
-            wait_s = self._gate.limiter.take(client[0] if client else "")
-            if wait_s:
-                raise ApiError(
-                    429,
-                    ErrorCode.RATE_LIMITED,
-                    "too many requests from this address",
-                    retryable=True,
-                    retry_after=wait_s,
-                )
+            refusal = rate_refusal(self._gate, scope)
+            if refusal is not None:
+                raise refusal
             return None
         return await authenticated(self._gate.services, headers, self._endpoint.access)
 
     async def _read_body(self, kind: type[Body], receive: Receive, headers: Headers) -> Body:
         encoding = _body_encoding(headers)
         limit = self._endpoint.max_body_bytes
+        # Absent when the body comes in chunks; the parser has refused what is no number.
         declared = headers.get("content-length", "0")
-        if declared.isdigit() and int(declared) > limit:
+        if int(declared) > limit:
             raise _too_large(limit)
         with anyio.move_on_after(BODY_DEADLINE_S) as deadline:
-            if "transfer-encoding" in headers or int(declared) > 64 * 1024:
+            if limit > SMALL_BODY_BYTES and not 0 < int(declared) <= SMALL_BODY_BYTES:
                 async with self._gate.large_bodies:
                     data = await _receive_all(receive, limit)
             else:
@@ -130,6 +124,21 @@ class Dispatcher:
             return kind.from_wire(data, encoding, limit)
         except RemoteProtocolError as error:
             raise ApiError(400, ErrorCode.MALFORMED, str(error)) from error
+
+
+def rate_refusal(gate: Gate, scope: Scope) -> ApiError | None:
+    """Count a request that proves nothing; the refusal when its address has asked too often."""
+    client = scope.get("client")
+    wait_s = gate.limiter.take(client[0] if client else "")
+    if not wait_s:
+        return None
+    return ApiError(
+        429,
+        ErrorCode.RATE_LIMITED,
+        "too many requests from this address",
+        retryable=True,
+        retry_after=wait_s,
+    )
 
 
 async def authenticated(services: Services, headers: Headers, access: Access) -> Session:
@@ -245,5 +254,6 @@ __all__ = [
     "authenticated",
     "body_response",
     "error_response",
+    "rate_refusal",
     "translated",
 ]

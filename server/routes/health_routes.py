@@ -9,17 +9,20 @@ from starlette.routing import Route
 
 from protocol.http_api import HealthResponse
 from server.errors import ServerError
-from server.metrics import Metrics
-from server.routes.dispatcher import answer_encoding, body_response
+from server.routes.dispatcher import (
+    Gate,
+    answer_encoding,
+    body_response,
+    error_response,
+    rate_refusal,
+)
 from server.routes.endpoint import Endpoint
 from server.routes.openapi import openapi_document
-from server.services.all_services import Services
 
 
-def health_routes(
-    services: Services, metrics: Metrics, endpoints: Iterable[Endpoint], version: str
-) -> list[Route]:
+def health_routes(gate: Gate, endpoints: Iterable[Endpoint], version: str) -> list[Route]:
     """The routes."""
+    services, metrics = gate.services, gate.metrics
     document = json.dumps(openapi_document(endpoints, version)).encode()
 
     async def healthz(request: Request) -> Response:
@@ -28,6 +31,9 @@ def health_routes(
 
     async def readyz(request: Request) -> Response:
         """Requests can be served: the stores answer and take writes, and the server is not ending."""
+        refusal = rate_refusal(gate, request.scope)
+        if refusal is not None:
+            return error_response(refusal, answer_encoding(request.headers))
         is_ready = not services.notifier.is_closing
         try:
             is_ready = (
@@ -38,8 +44,11 @@ def health_routes(
         status = 200 if is_ready else 503
         return body_response(HealthResponse(is_ready), status, answer_encoding(request.headers))
 
-    async def metrics_text(_request: Request) -> Response:
+    async def metrics_text(request: Request) -> Response:
         """What was counted."""
+        refusal = rate_refusal(gate, request.scope)
+        if refusal is not None:
+            return error_response(refusal, answer_encoding(request.headers))
         return Response(metrics.text(), media_type=metrics.media_type)
 
     async def openapi(_request: Request) -> Response:
