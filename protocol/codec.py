@@ -8,7 +8,6 @@ Bodies of HTTP requests and of the control socket are neither hashed nor signed;
 `unpack_body` are for them and allow maps with string keys.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgpack
@@ -24,8 +23,14 @@ def encode(value: Value) -> bytes:
     """The one encoding of a value of the canonical subset.
 
     Raises:
-        LocalProtocolError: the value holds something outside the subset.
+        LocalProtocolError: the value holds something outside the subset, or an integer or a nesting
+            beyond it.
     """
+    _check_encodable(value, MAX_DEPTH)
+    return _pack(value)
+
+
+def _pack(value: Value) -> bytes:
     try:
         return msgpack.packb(value, use_bin_type=True)  # type: ignore[no-any-return]
     except (TypeError, ValueError, OverflowError) as error:
@@ -52,7 +57,7 @@ def pack_body(value: Value) -> bytes:
     Raises:
         LocalProtocolError: the value holds something else.
     """
-    return encode(value)
+    return _pack(value)
 
 
 def unpack_body(data: bytes, max_bytes: int = MAX_BODY_BYTES) -> Value:
@@ -83,6 +88,17 @@ def _check_subset(value: Value, depth: int) -> None:
                 _check_subset(element, depth - 1)
     elif value is not None and kind not in (bytes, int, str, bool):
         raise RemoteProtocolError(f"{kind.__name__} is not part of canonical msgpack")
+
+
+def _check_encodable(value: Value, depth: int) -> None:
+    if isinstance(value, list | tuple):
+        if depth == 0:
+            raise LocalProtocolError(f"nested deeper than {MAX_DEPTH}")
+        for element in value:
+            if type(element) is not bytes and type(element) is not int:
+                _check_encodable(element, depth - 1)
+    elif value is not None and not isinstance(value, bytes | int | str):
+        raise LocalProtocolError(f"{type(value).__name__} is not part of canonical msgpack")
 
 
 def as_int(value: Value, low: int, high: int, what: str) -> int:

@@ -60,6 +60,10 @@ MAX_LOG_EVENTS: Final = 100_000
 MAX_COUNTER: Final = 2**63 - 1
 """Largest integer in any format, so that SQLite and every language can hold it."""
 
+MAX_TIME_US: Final = MAX_COUNTER // 1000
+"""Latest hybrid time, microseconds since 1970: in the year 2262, so that the same time in nanoseconds
+is within MAX_COUNTER."""
+
 MAX_FILE_BYTES: Final = 2**62
 """Largest file. Sums of sizes stay within MAX_COUNTER."""
 

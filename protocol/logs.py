@@ -118,7 +118,7 @@ class Event:
             account=_empty_or_hash(account, "author's account"),
             device=_empty_or_hash(device, "author's device"),
             account_head=EventId(_hash(account_head, "account head")),
-            time_us=codec.as_int(time_us, 0, limits.MAX_COUNTER, "event time"),
+            time_us=codec.as_int(time_us, 0, limits.MAX_TIME_US, "event time"),
             payload=codec.as_list(payload, "event payload", _MAX_WRAPS),
         )
 
@@ -247,7 +247,8 @@ class AccountLog:
         _check_genesis(event, EventType.ACCOUNT_GENESIS)
         if event.account or event.device:
             raise RemoteProtocolError("an account's genesis is signed by its root")
-        root, root_box, _salt = codec.as_tuple(event.payload, "account genesis", 3)
+        root, root_box, salt = codec.as_tuple(event.payload, "account genesis", 3)
+        codec.as_bytes(salt, "salt", 16, 16)
         signed.verify(_key(root, "root key"))
         return cls(AccountId(signed.id), root, _key(root_box, "root box key"), signed.id, 1)
 

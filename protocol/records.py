@@ -153,7 +153,7 @@ class Record:
             ),
             sequence=codec.as_int(sequence, 1, limits.MAX_COUNTER, "sequence"),
             previous=RecordId(_hash(previous, "previous record")),
-            hybrid_time_us=codec.as_int(time_us, 0, limits.MAX_COUNTER, "hybrid time"),
+            hybrid_time_us=codec.as_int(time_us, 0, limits.MAX_TIME_US, "hybrid time"),
             account_head=EventId(_hash(account_head, "account head")),
             namespace_head=EventId(_hash(namespace_head, "namespace head")),
             automatic=codec.as_bool(automatic, "automatic"),
@@ -182,6 +182,9 @@ class Record:
         for write in self.writes:
             if write.context.covers(Dot(actor, write.n)):
                 raise RemoteProtocolError("record claims to have seen its own write")
+            # A reader adds the dot to what it has seen: the gap becomes exceptions.
+            if write.n - write.context.vector.get(actor, 0) > limits.MAX_CONTEXT_EXCEPTIONS:
+                raise RemoteProtocolError("record skips too many writes of its own")
         if (self.sequence == 1) != (self.previous == NO_RECORD):
             raise RemoteProtocolError("record's sequence and previous record disagree")
 
@@ -236,7 +239,7 @@ def _folder_change(value: codec.Value) -> FolderChange:
     folder, time_us = codec.as_tuple(value, "folder change", 2)
     return FolderChange(
         ItemId(codec.as_bytes(folder, "folder", 16, 16)),
-        codec.as_int(time_us, 0, limits.MAX_COUNTER, "folder change time"),
+        codec.as_int(time_us, 0, limits.MAX_TIME_US, "folder change time"),
     )
 
 

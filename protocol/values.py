@@ -133,7 +133,7 @@ class ItemAttributes:
         if time_value is not None:
             mtime_ns, set_time_us = codec.as_tuple(time_value, "explicit time", 2)
             time = ExplicitTime(
-                _time_ns(mtime_ns), codec.as_int(set_time_us, 0, limits.MAX_COUNTER, "set time")
+                _time_ns(mtime_ns), codec.as_int(set_time_us, 0, limits.MAX_TIME_US, "set time")
             )
         return cls(
             mode=codec.as_int(mode, 0, 0o7777, "mode"),
@@ -219,7 +219,9 @@ class Content:
         elif self.kind in (Kind.FILE, Kind.SYMLINK):
             if len(self.inline) != self.size:
                 raise RemoteProtocolError("content and its size disagree")
-            if self.kind is Kind.SYMLINK and (not self.inline or b"\0" in self.inline):
+            if self.kind is Kind.SYMLINK and (
+                not 0 < self.size <= limits.MAX_SYMLINK_BYTES or b"\0" in self.inline
+            ):
                 raise RemoteProtocolError("symlink without a valid target")
         elif self.inline or self.size:
             raise RemoteProtocolError(f"a {self.kind.name.lower()} holds no bytes")

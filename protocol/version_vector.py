@@ -144,7 +144,7 @@ class Context:
             RemoteProtocolError: not a context in normal form, or over its bounds.
         """
         vector_value, exceptions_value = codec.as_tuple(value, "context", 2)
-        if not vector_value and not exceptions_value:
+        if vector_value == [] == exceptions_value:
             return EMPTY_CONTEXT
         pairs = codec.as_list(vector_value, "context vector", MAX_CONTEXT_ACTORS)
         dots = [_dot(pair) for pair in pairs]

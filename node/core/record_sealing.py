@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from node.core.staged_content import StagedContent
 from node.core.tree_view import Version
 from protocol import codec, limits
 from protocol.crypto.keys import EpochKeys
 from protocol.crypto.labels import SealedKind, SignedType
 from protocol.crypto.sealing import open_value, seal_value, value_context
 from protocol.crypto.signing import SigningKey
-from protocol.errors import RemoteProtocolError
+from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.ids import BlockId, DeviceId, EventId, ItemId, NamespaceId, RecordId
 from protocol.records import FolderChange, Record, RecordWrite, Register, SignedRecord
 from protocol.values import Content, ItemAttributes, Placement
@@ -56,12 +57,14 @@ def seal_record(draft: Draft, keys: EpochKeys, signing: SigningKey) -> SignedRec
     """Seal the values of a draft and sign the record.
 
     Raises:
-        LocalProtocolError: a value can not be encoded.
+        LocalProtocolError: a value can not be encoded, or a content is still in staging.
     """
     blocks: dict[BlockId, None] = {}
     writes = []
     for write in draft.writes:
         value = write.version.value
+        if isinstance(value, StagedContent):
+            raise LocalProtocolError("a content that is still in staging can not be sealed")
         if isinstance(value, Content):
             blocks.update(dict.fromkeys(value.blocks))
         sealed = seal_value(

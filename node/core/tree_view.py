@@ -134,8 +134,8 @@ def merge_placements(
     for version in ordered:
         kept_ids = {link.id for link in version.value.links}
         for former in version.value.former:
-            placed = chosen.get(former.id)
-            if former.id not in kept_ids and placed is not None and placed.link == former:
+            kept = chosen.get(former.id)
+            if former.id not in kept_ids and kept is not None and kept.link == former:
                 del chosen[former.id]
     formers = [
         placed for version in ordered for placed in _placed(version, version.value.former)
