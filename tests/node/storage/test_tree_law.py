@@ -1,0 +1,154 @@
+"""The law of the tree: same records, same tree, whatever the order in which they came.
+
+Two or three devices work on their own indexes and hear of each other in any order. After every
+delivery an index equals the tree made from scratch; in the end all indexes are the same, and so is
+one that takes all records at once.
+"""
+
+from collections import Counter
+
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from node.core.tree_view import CONTEST_MARK
+from node.errors import DriveError
+from protocol.ids import ROOT_ITEM
+from tests.node.storage.indexes import DatabasePool, Index, World, repeatable_ids
+
+NAMES = ("a", "b", "c.txt")
+
+
+@pytest.fixture(scope="module")
+def pool():
+    databases = DatabasePool()
+    yield databases
+    databases.close()
+
+
+steps = st.tuples(
+    st.sampled_from(
+        ["mkdir", "mkdir", "create", "write", "touch", "remove", "move", "move", "move", "link"]
+        + ["deliver"] * 5
+    ),
+    st.integers(0, 2),
+    st.integers(0, 30),
+    st.integers(0, 30),
+    st.integers(0, len(NAMES) - 1),
+)
+
+
+def perform(world, step):
+    """One step of one device; what can not be done there is left out."""
+    action, number, first, second, name = step
+    index = world.indexes[number % len(world.indexes)]
+    if action == "deliver":
+        world.seal()
+        missing = world.missing(index)
+        if missing:
+            index.receive(missing[first % len(missing)])
+            check_view(index)
+        return
+    paths = sorted(index.paths())
+    folders = ["", *(path for path in paths if path.endswith("/"))]
+    files = [path for path in paths if not path.endswith("/")]
+    target = folders[first % len(folders)] + NAMES[name]
+    if action == "mkdir":
+        index.make_folder(target)
+    elif action == "create":
+        index.make_file(target, str(second))
+    elif action == "write" and files:
+        index.write(files[first % len(files)], str(second))
+    elif action == "touch" and files:
+        index.touch(files[first % len(files)])
+    elif action == "remove" and paths:
+        index.remove_all(paths[first % len(paths)])
+    elif action == "link" and files:
+        index.link(files[second % len(files)], target)
+    elif action == "move" and paths:
+        move(index, paths[second % len(paths)], target, paths)
+
+
+def move(index, source, target, paths):
+    """As `Drive.rename` refuses what can not be."""
+    is_folder = source.endswith("/")
+    if is_folder and (target + "/").startswith(source):
+        return
+    if source.rstrip("/") == target:
+        return
+    if is_folder:
+        if target in paths or any(
+            path.startswith(target + "/") for path in paths if path != target + "/"
+        ):
+            return
+    elif target + "/" in paths:
+        return
+    index.move(source, target)
+
+
+def check_view(index: Index) -> None:
+    whole = index.from_scratch()
+    assert index.shown() == whole.entries
+    for folder, group in (
+        (whole.entries.get(path, ROOT_ITEM), g) for path, g in whole.merged.items()
+    ):
+        assert set(index.tree.merged_folders(folder)) == group
+    cuts = {bytes(folder): bytes(parent) for folder, parent in whole.cuts.items()}
+    assert dict(index.database.execute("SELECT folder, parent FROM cuts")) == cuts
+
+
+def differences(index: Index, other: Index) -> dict:
+    view = index.view()
+    return {
+        table: set(rows) ^ set(view[table])
+        for table, rows in other.view().items()
+        if rows != view[table]
+    }
+
+
+def reached(index: Index) -> Counter:
+    whole = index.from_scratch()
+    return Counter(
+        cycles=bool(whole.cuts),
+        merges=any(len(group) > 1 for group in whole.merged.values()),
+        contests=any(CONTEST_MARK in path[-1] for path in whole.entries),
+        revivals=bool(whole.revived),
+        conflicts=bool(index.tree.conflicts()),
+    )
+
+
+def check_law(world: World, rebuilt: Index, order) -> Counter:
+    world.seal()
+    for index in world.indexes:
+        check_view(index)
+        for record in order(world.missing(index)):
+            index.receive(record)
+            check_view(index)
+    for record in sorted(world.records, key=lambda record: record.id):
+        rebuilt.receive(record)
+    for index in (*world.indexes[1:], rebuilt):
+        different = differences(index, world.indexes[0])
+        assert not different, different
+    for index in world.indexes:
+        before = index.view()
+        for record in world.records:
+            index.receive(record)
+        assert index.view() == before
+    return reached(rebuilt)
+
+
+@settings(max_examples=60)
+@given(data=st.data(), program=st.lists(steps, max_size=40), count=st.integers(2, 3))
+def test_any_order_of_delivery_shows_the_same_tree(pool, data, program, count):
+    with pool.borrow(count + 1) as databases, repeatable_ids(b"law"):
+        world = World(databases[:count])
+        rebuilt = Index(databases[count], 7)
+        for step in program:
+            try:
+                perform(world, step)
+            except DriveError:
+                event("refused")
+        found = check_law(world, rebuilt, lambda records: data.draw(st.permutations(records)))
+        for what, was_reached in found.items():
+            if was_reached:
+                event(what)
