@@ -34,14 +34,19 @@ class BenchWorld:
 
     def peak_memory_mib(self) -> dict[str, float]:
         """The highest resident size of each process so far."""
+        return {name: peak_of(process) for name, process in self._processes().items()}
+
+    def processor_s(self) -> dict[str, float]:
+        """The processor time of each process so far: what a busy machine does not change."""
+        return {name: processor_time_of(process) for name, process in self._processes().items()}
+
+    def _processes(self) -> dict[str, int]:
         processes = {
             "server": self.world.server.process,
             "node A": self.first.process,
             "node B": self.second.process,
         }
-        return {
-            name: peak_of(process.pid) for name, process in processes.items() if process is not None
-        }
+        return {name: process.pid for name, process in processes.items() if process is not None}
 
 
 @contextmanager
@@ -70,6 +75,13 @@ def peak_of(process: int) -> float:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
     raise ValueError(f"process {process} has no memory: it has ended")
+
+
+def processor_time_of(process: int) -> float:
+    """User and system time of a process, in seconds (proc(5))."""
+    # The second field is the program's name in parentheses, which may hold spaces.
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def copy_small_files(target: Path, wanted: int) -> int:

@@ -5,7 +5,7 @@ Owns units, ratios, verdicts and how they are printed. Measures nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -76,6 +76,11 @@ def percentile(values: Sequence[float], share: float) -> float:
     ordered = sorted(values)
     rank = max(0, -(-int(share * 1000 * len(ordered)) // 1000) - 1)
     return ordered[min(rank, len(ordered) - 1)]
+
+
+def since(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    """What was added to each counter."""
+    return {name: round(after[name] - before.get(name, 0), 3) for name in after}
 
 
 def _bound(figure: Figure) -> str:

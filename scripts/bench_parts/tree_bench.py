@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from scripts.bench_parts.bench_world import BenchWorld, copy_small_files
-from scripts.bench_parts.figures import Figure
+from scripts.bench_parts.figures import Figure, since
 from tests.system.trees import differences, snapshot
 
 _COMPLETE_S = 60.0
@@ -26,6 +26,7 @@ def tree(made: BenchWorld, files: int) -> list[Figure]:
     native_read_s = _read_all(made.native / "tree")
     os.sync()
 
+    before = made.processor_s()
     began_s = time.perf_counter()
     copy_s = _timed("cp", "-a", source, made.first.mount / "tree")
     made.first.wait("server", 600)
@@ -34,11 +35,17 @@ def tree(made: BenchWorld, files: int) -> list[Figure]:
     shown_s = time.perf_counter() - began_s
     read_s = _read_all(made.second.mount / "tree")
     complete_s = time.perf_counter() - began_s
+    used = since(before, made.processor_s())
 
     found = differences(snapshot(source), snapshot(made.second.mount / "tree"))
     if found:
         raise SystemExit("the tree is not the same on the second device:\n" + "\n".join(found))
-    details = {"files": files, "bytes": size_bytes, "peak MiB": made.peak_memory_mib()}
+    details = {
+        "files": files,
+        "bytes": size_bytes,
+        "peak MiB": made.peak_memory_mib(),
+        "processor s": used,
+    }
     return [
         Figure("tree/cp -a into A", copy_s, "s", native_copy_s, details=details),
         Figure("tree/all on the server", sent_s, "s", native_copy_s),
