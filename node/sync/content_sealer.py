@@ -9,6 +9,7 @@ the result. Called by ``node.sync.publisher``.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -30,6 +31,7 @@ from node.core.chunking import (
 from node.storage.block_cache import BlockCache
 from node.storage.staging_extents import add_range
 from node.storage.staging_pieces import BaseRange, Piece, StagedBytes, Zeros
+from node.sync.byte_budget import ByteBudget
 from node.sync.content_reader import ContentReader
 from node.sync.work_nursery import open_work_nursery
 from node.sync.workers import Workers
@@ -74,14 +76,17 @@ class SealerLimits:
             any of them.
         window_bytes: staged bytes read at one time. At least the largest chunk, or none might end
             in it; longer ones cut fewer bytes twice.
-        long_contents: contents longer than a window that are sealed at one time. Each holds about
-            two windows; shorter ones do not wait for them.
+        staged_bytes: staged bytes in memory, over all files. A content holds those of a window
+            twice: as they are read, and joined to be cut.
+        long_contents: contents longer than a window that are sealed at one time, so that shorter
+            ones find memory beside them.
     """
 
     threads: int = 2
     blocks_in_flight: int = 8
     blocks_ahead: int = 16
     window_bytes: int = 8 * 1024 * 1024
+    staged_bytes: int = 64 * 1024 * 1024
     long_contents: int = 2
 
 
@@ -123,6 +128,7 @@ class ContentSealer:
         self._limits = limits
         self._workers = workers or Workers(limits.threads)
         self._in_flight = trio.Semaphore(limits.blocks_in_flight)
+        self._staged = ByteBudget(limits.staged_bytes)
         self._long_contents = trio.CapacityLimiter(limits.long_contents)
 
     async def seal_content(
@@ -156,11 +162,12 @@ class ContentSealer:
         if source.size <= INLINE_BYTES:
             data = b"".join(await self._read(sealing, 0, source.size))
             return SealedContent(size=source.size, inline=data)
-        if source.size <= self._limits.window_bytes:
+        window_bytes = min(source.size, self._limits.window_bytes)
+        async with AsyncExitStack() as held:
+            if source.size > window_bytes:
+                await held.enter_async_context(self._long_contents)
+            await held.enter_async_context(self._staged.take(2 * window_bytes))
             manifest = await self._seal_all(sealing)
-        else:
-            async with self._long_contents:
-                manifest = await self._seal_all(sealing)
         return SealedContent(source.size, manifest=manifest, new_blocks=tuple(sealing.new_blocks))
 
     async def _seal_all(self, sealing: _Sealing) -> Manifest:

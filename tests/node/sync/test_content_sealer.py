@@ -323,6 +323,33 @@ async def test_sealing_waits_for_a_listener_that_falls_behind(tmp_path):
         assert await device.read_all(as_content(results[0])) == noise(30 * MIB)
 
 
+async def test_only_so_many_staged_bytes_are_in_memory_however_many_contents_are_sealed(tmp_path):
+    limits = SealerLimits(staged_bytes=4 * MIB)
+    resume = trio.Event()
+
+    async def on_block(block: BlockId) -> None:
+        await resume.wait()
+
+    async with running(tmp_path / "device", limits=limits) as device:
+        # Each takes twice its length: as read, and as cut.
+        files = [device.staged(noise(MIB, seed)) for seed in range(6)]
+
+        async def seal(file: StagingFile) -> None:
+            await device.seal(file, on_block=on_block)
+
+        async with trio.open_nursery() as nursery:
+            for file in files:
+                nursery.start_soon(seal, file)
+            while len(device.cached_blocks()) < 2:
+                await trio.sleep(0.001)
+            await trio.testing.wait_all_tasks_blocked(0.1)
+            held = device.cached_blocks()
+            # Two contents of at most three blocks.
+            assert len(held) <= 6
+            resume.set()
+        assert len(device.cached_blocks()) > len(held)
+
+
 async def test_a_listener_that_fails_ends_the_sealing(device):
     async def on_block(block: BlockId) -> None:
         raise trio.BrokenResourceError
