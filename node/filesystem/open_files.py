@@ -94,6 +94,7 @@ class OpenFiles:
         self._now_ns = now_ns
         self._files: dict[int, OpenFile] = {}
         self._staged_files: dict[str, StagingFile] = {}
+        self._synced: set[str] = set()
 
     def recover(self) -> None:
         """Find the staging files of a former run; what no version refers to is removed.
@@ -105,6 +106,7 @@ class OpenFiles:
             item = ItemId(staging.label) if len(staging.label) == ItemId.size_bytes else None
             if item is not None and self._is_referred_to(item, staging.identity.hex()):
                 self._staged_files[staging.identity.hex()] = staging
+                self._synced.add(staging.identity.hex())  # as far as anybody remembers
             else:
                 staging.discard()
 
@@ -266,6 +268,7 @@ class OpenFiles:
             StorageError: the disk refused.
         """
         if file.staging is not None:
+            self._synced.add(file.staging.identity.hex())
             await trio.to_thread.run_sync(file.staging.sync)
 
     def close(self, file: OpenFile) -> None:
@@ -300,6 +303,10 @@ class OpenFiles:
         if staging is None:
             raise StorageError(errno.EIO, f"the staging file {name} is gone from this disk")
         return staging.snapshot()
+
+    def was_synced(self, name: str) -> bool:
+        """Whether a program was told that a staging file survives the loss of power."""
+        return name in self._synced
 
     def sealed(self, name: str, source: StagedSource, content: Content) -> None:
         """The version in a staging file is ``content`` by now: its blocks are what it is read from.
@@ -354,6 +361,7 @@ class OpenFiles:
 
     def _discard(self, staging: StagingFile) -> None:
         del self._staged_files[staging.identity.hex()]
+        self._synced.discard(staging.identity.hex())
         staging.discard()
 
     def _is_needed(self, file: OpenFile, staging: StagingFile) -> bool:

@@ -46,6 +46,7 @@ _LONG_RECORDS_AT_ONCE = 2
 _EARLY_UPLOAD_BYTES = 8 * 1024 * 1024  # files from this size on are sent while they are sealed
 _EARLY_BLOCKS = 8  # sealed blocks that wait to be sent; the sealer waits beyond that
 _EARLY_GRACE_S = 5.0
+_SYNC_INTERVAL_S = 5.0  # the commit interval of ext4
 _COMMIT_BYTES = MAX_BODY_BYTES // 2
 
 _log = structlog.get_logger(__name__)
@@ -56,6 +57,9 @@ class StagedFiles(Protocol):
 
     def staged_snapshot(self, name: str) -> AbstractContextManager[StagedSource]:
         """A staging file as it is now; StorageError when it is gone."""
+
+    def was_synced(self, name: str) -> bool:
+        """Whether a program was told that a staging file survives the loss of power."""
 
     def sealed(self, name: str, source: StagedSource, content: Content) -> None:
         """The version in a staging file is sealed: what only it needed may go."""
@@ -141,6 +145,7 @@ class Publisher:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._seal_forever, nursery)
             nursery.start_soon(self._send_forever, nursery)
+            nursery.start_soon(self._sync_forever)
 
     async def wait_sent(self) -> None:
         """Return when nothing waits, or when the server can not be reached now."""
@@ -211,7 +216,8 @@ class Publisher:
                 if isinstance(staged, StagedContent):
                     source = snapshots.enter_context(self._files.staged_snapshot(staged.staging))
                     sealed[write.item] = await self._seal_file(staged, source)
-            await self._make_durable()
+            if any(self._files.was_synced(file.staging) for file in sealed.values()):
+                await self._make_durable()
             group = self._journal.group(group_id)
             if group is None or self._registers.pending_writes(group_id) != before:
                 return  # changed meanwhile: its blocks are in the cache when it is sealed again
@@ -277,6 +283,16 @@ class Publisher:
             covered = self._syncs_wanted
             await trio.to_thread.run_sync(self._cache.sync_pending)
             self._syncs_done = covered
+
+    async def _sync_forever(self) -> None:
+        """Bound what the loss of power takes of files that nobody synced, as file systems do."""
+        while True:
+            await trio.sleep(_SYNC_INTERVAL_S)
+            if self._cache.has_pending:
+                try:
+                    await self._make_durable()
+                except NodeError as error:
+                    self._note(error)
 
     def _seal_group(
         self, group: Group, writes: list[PendingWrite], blocks: Sequence[BlockId] = ()
