@@ -109,8 +109,8 @@ def as_int(value: Value, low: int, high: int, what: str) -> int:
 
 
 def as_bytes(value: Value, what: str, low: int, high: int) -> bytes:
-    """The value as ``low..high`` bytes; `RemoteProtocolError` otherwise."""
-    if type(value) is not bytes or not low <= len(value) <= high:
+    """The value as ``low..high`` bytes, an identifier among them; `RemoteProtocolError` otherwise."""
+    if not isinstance(value, bytes) or not low <= len(value) <= high:
         raise RemoteProtocolError(f"{what} is not a string of {low}..{high} bytes")
     return value
 
