@@ -13,13 +13,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyfuse3
 import pytest
 import structlog
 import trio
 
+from fusefs import mount as mount_module
 from fusefs import mountpoint as mountpoint_module
 from fusefs.attributes import CacheTimeouts
-from fusefs.mount import MountSettings
+from fusefs.mount import MountSettings, serve_mount
 from fusefs.mountpoint import mount_at
 from node.drive import StaleEntry, StaleInode
 from node.errors import DriveError, ServerError, SettingsError
@@ -425,6 +427,26 @@ class TestLifetime:
         # The kernel reads a page again that could not be read ahead; that is refused, or cut.
         assert numbers in ([errno.EIO], [errno.ENOTCONN], [errno.ECONNABORTED])
 
+    async def test_cancelling_while_it_starts_leaves_nothing_mounted(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        starting, go_on = threading.Event(), threading.Event()
+
+        def slow_start(mountpoint: Path, read_ahead_bytes: int) -> None:
+            starting.set()
+            go_on.wait(ANSWER_DEADLINE_S)
+
+        monkeypatch.setattr(mount_module, "tune", slow_start)
+        mountpoint = tmp_path / "mount"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_mount, MemoryDrive(), mountpoint, MountSettings())
+            assert await trio.to_thread.run_sync(starting.wait, ANSWER_DEADLINE_S)
+            assert await trio.to_thread.run_sync(mount_at, mountpoint) is not None
+            nursery.cancel_scope.cancel()
+        go_on.set()
+        assert mount_at(mountpoint) is None
+        assert os.listdir(mountpoint) == []
+
     def test_an_unmount_by_hand_ends_it(self, mounted: Mounted) -> None:
         helper = ["umount"] if os.geteuid() == 0 else ["fusermount3", "-u"]
         subprocess.run([*helper, os.fspath(mounted.mountpoint)], check=True)
@@ -524,6 +546,24 @@ class TestMountpoint:
         monkeypatch.setattr(os, "geteuid", lambda: 1000)
         monkeypatch.setattr(shutil, "which", lambda _: None)
         assert "apt-get install fuse3" in self.refusal(tmp_path / "mount")
+
+    def test_a_refused_mount_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: object) -> None:
+            raise RuntimeError("fuse_session_mount failed")
+
+        monkeypatch.setattr(pyfuse3, "init", refuse)
+        assert f"cannot mount at {tmp_path / 'mount'}" in self.refusal(tmp_path / "mount")
+
+    def test_a_folder_that_does_not_answer_is_told(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        go_on = threading.Event()
+        monkeypatch.setattr(mount_module, "_CHECKS_DEADLINE_S", 0.01)
+        monkeypatch.setattr(
+            mount_module, "prepare_mountpoint", lambda _: go_on.wait(ANSWER_DEADLINE_S)
+        )
+        assert "does not answer" in self.refusal(tmp_path / "mount")
+        go_on.set()
 
     def test_letting_others_in_needs_permission(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
