@@ -20,7 +20,7 @@ values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=6), max_le
 @st.composite
 def mutations(draw, sample):
     """A valid value with one part replaced, removed, repeated or moved."""
-    path = []
+    path: list[int] = []
     here = sample
     while isinstance(here, list) and here and (not path or draw(st.booleans())):
         path.append(draw(st.integers(0, len(here) - 1)))

@@ -19,7 +19,7 @@ class Write:
 @st.composite
 def histories(draw):
     """Writes of three actors; each sees some of what is there, as programs do."""
-    writes = []
+    writes: list[Write] = []
     counts = dict.fromkeys(range(3), 0)
     for _ in range(draw(st.integers(0, 7))):
         number = draw(st.sampled_from(sorted(counts)))

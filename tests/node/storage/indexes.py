@@ -37,7 +37,7 @@ STEP_NS = 10**9
 _SCHEMA_TABLES = ("items", "links", "entries", "cuts")
 
 
-class _RolledBack(Exception):
+class _RolledBackError(Exception):
     pass
 
 
@@ -70,8 +70,8 @@ def _taken_back(database: Database) -> Iterator[None]:
     try:
         with database.transaction():
             yield
-            raise _RolledBack
-    except _RolledBack:
+            raise _RolledBackError
+    except _RolledBackError:
         pass
 
 
@@ -152,7 +152,7 @@ class Index:
 
     # Looking
 
-    def rows(self, table: str) -> list[tuple]:
+    def rows(self, table: str) -> list[str]:
         columns = "*"
         if table == "items":
             columns = (

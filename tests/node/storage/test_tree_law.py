@@ -5,32 +5,31 @@ delivery an index equals the tree made from scratch; in the end all indexes are 
 one that takes all records at once.
 """
 
+import random
 from collections import Counter
 
-import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from node.core.tree_view import CONTEST_MARK
 from node.errors import DriveError
 from protocol.ids import ROOT_ITEM
-from tests.node.storage.indexes import DatabasePool, Index, World, repeatable_ids
+from tests.node.storage.indexes import Index, World, repeatable_ids
 
 NAMES = ("a", "b", "c.txt")
 
 
-@pytest.fixture(scope="module")
-def pool():
-    databases = DatabasePool()
-    yield databases
-    databases.close()
-
+ACTIONS = [
+    *["mkdir"] * 2,
+    *["create", "write", "touch", "link"],
+    *["remove"] * 2,
+    *["move"] * 3,
+    *["nest"] * 4,
+    *["deliver"] * 4,
+]
 
 steps = st.tuples(
-    st.sampled_from(
-        ["mkdir", "mkdir", "create", "write", "touch", "remove", "move", "move", "move", "link"]
-        + ["deliver"] * 5
-    ),
+    st.sampled_from(ACTIONS),
     st.integers(0, 2),
     st.integers(0, 30),
     st.integers(0, 30),
@@ -52,7 +51,7 @@ def perform(world, step):
     paths = sorted(index.paths())
     folders = ["", *(path for path in paths if path.endswith("/"))]
     files = [path for path in paths if not path.endswith("/")]
-    target = folders[first % len(folders)] + NAMES[name]
+    target = folders[first % len(folders)] + NAMES[name % len(NAMES)]
     if action == "mkdir":
         index.make_folder(target)
     elif action == "create":
@@ -65,6 +64,8 @@ def perform(world, step):
         index.remove_all(paths[first % len(paths)])
     elif action == "link" and files:
         index.link(files[second % len(files)], target)
+    elif action == "nest" and folders[1:]:
+        move(index, folders[1:][second % (len(folders) - 1)], target, paths)
     elif action == "move" and paths:
         move(index, paths[second % len(paths)], target, paths)
 
@@ -137,12 +138,28 @@ def check_law(world: World, rebuilt: Index, order) -> Counter:
     return reached(rebuilt)
 
 
+def begin(world):
+    """Folders in folders that all have heard of: what cycles are made of."""
+    first = world.indexes[0]
+    for path in ("a", "b", "a/b", "b/a", "a/c.txt"):
+        first.make_folder(path)
+    first.make_file("b/c.txt", "first")
+    world.sync()
+
+
 @settings(max_examples=60)
-@given(data=st.data(), program=st.lists(steps, max_size=40), count=st.integers(2, 3))
-def test_any_order_of_delivery_shows_the_same_tree(pool, data, program, count):
+@given(
+    data=st.data(),
+    program=st.lists(steps, max_size=30),
+    count=st.integers(2, 3),
+    begins_with_folders=st.booleans(),
+)
+def test_any_order_of_delivery_shows_the_same_tree(pool, data, program, count, begins_with_folders):
     with pool.borrow(count + 1) as databases, repeatable_ids(b"law"):
         world = World(databases[:count])
         rebuilt = Index(databases[count], 7)
+        if begins_with_folders:
+            begin(world)
         for step in program:
             try:
                 perform(world, step)
@@ -152,3 +169,30 @@ def test_any_order_of_delivery_shows_the_same_tree(pool, data, program, count):
         for what, was_reached in found.items():
             if was_reached:
                 event(what)
+
+
+WALKS = 120
+
+
+def test_random_walks_reach_everything_that_is_not_local(pool):
+    """The same law on longer programs that a seed makes; and proof of what they met."""
+    found: Counter = Counter()
+    for seed in range(WALKS):
+        draw = random.Random(seed)
+        count = draw.choice([2, 3])
+        with pool.borrow(count + 1) as databases, repeatable_ids(b"%d" % seed):
+            world = World(databases[:count])
+            rebuilt = Index(databases[count], 7)
+            begin(world)
+            for _ in range(draw.randrange(5, 25)):
+                action = draw.choice(ACTIONS)
+                numbers = (draw.randrange(31) for _ in range(3))
+                try:
+                    perform(world, (action, draw.randrange(3), *numbers))
+                except DriveError:
+                    found["refused"] += 1
+            found += check_law(
+                world, rebuilt, lambda records, draw=draw: draw.sample(records, len(records))
+            )
+    for what in ("cycles", "merges", "contests", "revivals", "conflicts"):
+        assert found[what] > 0, (what, found)

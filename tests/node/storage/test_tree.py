@@ -1,0 +1,641 @@
+"""The table of what is shown when two devices change things apart, rule by rule.
+
+In each test both devices have what the first block made; then each works alone; `settled` lets
+everything reach both, checks that they show the same, and gives the paths.
+"""
+
+import pytest
+
+from node.storage.tree import iterate_folder
+from protocol.ids import ROOT_ITEM, ActorId, DeviceId, ItemId, RecordId
+from protocol.limits import MAX_TIME_US
+from protocol.records import Register
+from protocol.values import Content, ExplicitTime, ItemAttributes, Kind, Placement
+from protocol.version_vector import Dot
+from tests.node.storage.indexes import item_id, link_to, version_of
+
+DATE = "2025-10-09"
+RECORD = RecordId(b"r" * 32)
+
+
+def settled(world):
+    world.sync()
+    one, two = world.indexes
+    assert one.view() == two.view()
+    assert one.shown() == one.from_scratch().entries
+    return one.paths()
+
+
+def text_at(index, path):
+    row = index.row_at(path)
+    version = index.registers.content(row.item, row.content)
+    return version.value.inline.decode()
+
+
+def conflict_texts(index, path):
+    row = index.row_at(path)
+    return {
+        version.value.inline.decode()
+        for version in index.registers.contents(row.item)
+        if version.dot != row.content
+    }
+
+
+@pytest.fixture
+def one(world):
+    return world.indexes[0]
+
+
+@pytest.fixture
+def two(world):
+    return world.indexes[1]
+
+
+class TestContents:
+    def test_of_two_edits_the_later_is_shown_and_the_other_is_kept(self, world, one, two):
+        one.make_file("a", "old")
+        world.sync()
+        one.write("a", "first")
+        two.now_ns += 10**9
+        two.write("a", "second")
+        assert settled(world) == {"a"}
+        assert text_at(one, "a") == "second"
+        assert conflict_texts(one, "a") == {"first"}
+        assert one.row_at("a").conflicts == 1
+
+    def test_two_edits_to_the_same_bytes_are_no_conflict(self, world, one, two):
+        one.make_file("a", "old")
+        world.sync()
+        one.write("a", "same")
+        two.write("a", "same")
+        assert settled(world) == {"a"}
+        assert one.row_at("a").conflicts == 0
+        assert one.tree.conflicts() == []
+
+    def test_an_edit_that_saw_the_other_settles_it(self, world, one, two):
+        one.make_file("a", "old")
+        world.sync()
+        one.write("a", "first")
+        world.sync()
+        two.write("a", "second")
+        settled(world)
+        assert text_at(one, "a") == "second"
+        assert one.row_at("a").conflicts == 0
+
+    def test_attributes_and_content_set_apart_are_both_kept(self, world, one, two):
+        one.make_file("a", "old")
+        world.sync()
+        one.write("a", "new")
+        two.edits.set_attributes(two.row_at("a").item, lambda now, _: ItemAttributes(0o755))
+        settled(world)
+        assert text_at(two, "a") == "new"
+        assert one.row_at("a").mode == 0o755
+
+
+class TestDeletions:
+    def test_a_deletion_that_saw_everything_deletes(self, world, one, two):
+        one.make_file("a", "old")
+        world.sync()
+        two.unlink("a")
+        assert settled(world) == set()
+
+    def test_an_edit_beats_a_deletion(self, world, one, two):
+        one.make_file("a", "old")
+        world.sync()
+        one.write("a", "new")
+        two.unlink("a")
+        assert settled(world) == {"a"}
+        assert text_at(two, "a") == "new"
+
+    def test_a_changed_time_alone_does_not_revive(self, world, one, two):
+        one.make_file("a", "old")
+        world.sync()
+        one.touch("a")
+        two.unlink("a")
+        assert settled(world) == set()
+
+    def test_a_time_set_after_an_edit_does_revive(self, world, one, two):
+        one.make_file("a", "old")
+        world.sync()
+        one.write("a", "new")
+        world.seal()
+        one.touch("a")
+        two.unlink("a")
+        assert settled(world) == {"a"}
+
+    def test_changed_attributes_alone_do_not_revive(self, world, one, two):
+        one.make_file("a", "old")
+        world.sync()
+        one.edits.set_attributes(one.row_at("a").item, lambda now, _: ItemAttributes(0o755))
+        two.unlink("a")
+        assert settled(world) == set()
+
+    def test_a_rename_beats_a_deletion(self, world, one, two):
+        one.make_file("a", "old")
+        world.sync()
+        one.move("a", "b")
+        two.unlink("a")
+        assert settled(world) == {"b"}
+        assert text_at(two, "b") == "old"
+
+    def test_a_new_link_beats_a_deletion(self, world, one, two):
+        one.make_file("a", "old")
+        world.sync()
+        one.link("a", "b")
+        two.unlink("a")
+        assert settled(world) == {"b"}
+
+    def test_a_revived_file_is_deleted_by_a_deletion_that_saw_the_edit(self, world, one, two):
+        one.make_file("a", "old")
+        world.sync()
+        one.write("a", "new")
+        two.unlink("a")
+        world.sync()
+        two.unlink("a")
+        assert settled(world) == set()
+
+    def test_two_deletions_are_one(self, world, one, two):
+        one.make_file("a", "old")
+        world.sync()
+        one.unlink("a")
+        two.unlink("a")
+        assert settled(world) == set()
+
+
+class TestRenames:
+    def test_of_two_renames_the_later_counts_and_there_is_one_copy(self, world, one, two):
+        one.make_file("a")
+        world.sync()
+        two.now_ns += 10**9
+        one.move("a", "b")
+        two.move("a", "c")
+        assert settled(world) == {"c"}
+
+    def test_a_rename_and_an_edit_are_both_kept(self, world, one, two):
+        one.make_file("a", "old")
+        world.sync()
+        one.move("a", "b")
+        two.write("a", "new")
+        assert settled(world) == {"b"}
+        assert text_at(one, "b") == "new"
+
+    def test_links_added_apart_all_stay(self, world, one, two):
+        one.make_file("a")
+        world.sync()
+        one.link("a", "b")
+        two.link("a", "c")
+        assert settled(world) == {"a", "b", "c"}
+        assert one.tree.link_count(one.row_at("a").item) == 3
+
+    @pytest.mark.parametrize("later", [0, 1])
+    def test_a_rename_and_an_added_link_are_both_kept(self, world, one, two, later):
+        one.make_file("a")
+        world.sync()
+        world.indexes[later].now_ns += 10**9
+        one.move("a", "b")
+        two.link("a", "c")
+        assert settled(world) == {"b", "c"}
+
+    @pytest.mark.parametrize("later", [0, 1])
+    def test_a_removed_and_an_added_link_are_both_heeded(self, world, one, two, later):
+        one.make_file("a")
+        one.link("a", "b")
+        world.sync()
+        world.indexes[later].now_ns += 10**9
+        one.unlink("b")
+        two.link("a", "c")
+        assert settled(world) == {"a", "c"}
+
+    def test_a_folder_that_is_moved_twice_hangs_once(self, world, one, two):
+        for path in ("a", "b", "c", "a/x"):
+            one.make_folder(path)
+        world.sync()
+        one.move("a/x", "b/x")
+        two.now_ns += 10**9
+        two.move("a/x", "c/x")
+        assert settled(world) == {"a/", "b/", "c/", "c/x/"}
+
+    def test_a_replaced_file_is_gone_but_an_edit_of_it_lives_beside(self, world, one, two):
+        one.make_file("a", "old")
+        one.make_file("b", "new")
+        world.sync()
+        one.move("b", "a")
+        two.write("a", "edited")
+        paths = settled(world)
+        assert {text_at(one, path) for path in paths} == {"new", "edited"}
+        assert len(paths) == 2
+
+
+class TestContests:
+    def test_the_earlier_file_keeps_the_name(self, world, one, two):
+        one.now_ns += 10**9
+        one.make_file("a.txt", "later")
+        two.make_file("a.txt", "earlier")
+        other = f"a (from device 0 {DATE}).txt"
+        assert settled(world) == {"a.txt", other}
+        assert text_at(one, "a.txt") == "earlier"
+        assert text_at(two, other) == "later"
+
+    def test_a_folder_keeps_the_name_before_a_file(self, world, one, two):
+        one.make_file("a")
+        two.now_ns += 10**9
+        two.make_folder("a")
+        assert settled(world) == {"a/", f"a (from device 0 {DATE})"}
+
+    def test_contested_names_are_numbered(self, world, one, two):
+        for number in range(3):
+            one.make_file(f"{number}")
+            two.make_file(f"{number} of two")
+        world.sync()
+        one.now_ns += 10**9
+        one.move("0", "a.c")
+        one.move("1", "b.c")
+        two.move("0 of two", "a.c")
+        two.move("2", "b.c")
+        two.move("1 of two", "d")
+        two.move("d", "x")
+        world.sync()
+        assert settled(world) >= {"a.c", f"a (from device 0 {DATE}).c", "b.c"}
+
+    def test_a_wanted_name_is_never_taken_by_a_contested_one(self, world, one, two):
+        other = f"a (from device 0 {DATE})"
+        one.now_ns += 10**9
+        one.make_file("a", "later")
+        two.make_file("a", "earlier")
+        two.make_file(other, "wanted")
+        assert settled(world) == {"a", other, f"a (from device 0 {DATE} 2)"}
+        assert text_at(one, other) == "wanted"
+
+    def test_a_wanted_name_that_comes_later_is_given_up_by_a_contested_one(self, world, one, two):
+        other = f"a (from device 0 {DATE})"
+        one.now_ns += 10**9
+        one.make_file("a", "later")
+        two.make_file("a", "earlier")
+        world.sync()
+        item = item_id(7)
+        for index in world.indexes:
+            for register, value in (
+                (Register.PLACEMENT, Placement((link_to(1, ROOT_ITEM, other.encode()),))),
+                (Register.CONTENT, Content(Kind.FILE)),
+            ):
+                index.registers.apply_remote(item, register, version_of(value, device=5), RECORD)
+            index.tree.refresh(item, 0)
+        assert settled(world) == {"a", other, f"a (from device 0 {DATE} 2)"}
+        assert one.row_at(other).item == item
+
+    def test_names_that_are_not_utf_8_are_contested_too(self, world, one, two):
+        for index in world.indexes:
+            index.edits.create(
+                index.row_at(""), b"caf\xe9.txt", Content(Kind.FILE), ItemAttributes(0)
+            )
+        world.sync()
+        names = {name for name, _ in iterate_folder(one.tree, ROOT_ITEM)}
+        assert len(names) == 2
+        assert all(name.startswith(b"caf\xe9") and name.endswith(b".txt") for name in names)
+
+    def test_the_longest_names_are_contested_too(self, world, one, two):
+        for ending in ("x", "y"):
+            one.make_file("n" * 250 + ending + ".txt")
+            two.make_file("n" * 250 + ending + ".txt")
+        paths = settled(world)
+        assert len(paths) == 4
+        assert all(len(path) <= 255 and path.endswith(".txt") for path in paths)
+
+
+class TestFolders:
+    def test_folders_of_one_name_show_the_union(self, world, one, two):
+        one.make_folder("d")
+        one.make_file("d/a")
+        two.make_folder("d")
+        two.make_file("d/b")
+        assert settled(world) == {"d/", "d/a", "d/b"}
+
+    def test_folders_in_merged_folders_merge_too(self, world, one, two):
+        for number, index in enumerate(world.indexes):
+            for path in ("d", "d/e", "d/e/f"):
+                index.make_folder(path)
+            index.make_file(f"d/e/f/{number}")
+        assert settled(world) == {"d/", "d/e/", "d/e/f/", "d/e/f/0", "d/e/f/1"}
+
+    def test_merged_folders_move_and_go_as_one(self, world, one, two):
+        one.make_folder("d")
+        one.make_file("d/a")
+        two.make_folder("d")
+        two.make_file("d/b")
+        world.sync()
+        two.move("d", "e")
+        assert settled(world) == {"e/", "e/a", "e/b"}
+        one.remove_all("e")
+        assert settled(world) == set()
+
+    def test_folders_that_part_show_their_own(self, world, one, two):
+        one.make_folder("d")
+        one.make_file("d/a")
+        world.sync()
+        one.make_folder("x")
+        one.make_file("x/b")
+        two.make_folder("x")
+        two.make_file("x/c")
+        two.move("d", "x/d")
+        world.sync()
+        one.move("x/d", "d2")
+        assert settled(world) == {"d2/", "d2/a", "x/", "x/b", "x/c"}
+
+    def test_a_deleted_folder_with_an_addition_lives(self, world, one, two):
+        one.make_folder("d")
+        one.make_folder("d/e")
+        world.sync()
+        one.remove_all("d")
+        two.make_file("d/e/new")
+        assert settled(world) == {"d/", "d/e/", "d/e/new"}
+
+    def test_a_deleted_folder_goes_when_the_addition_goes(self, world, one, two):
+        one.make_folder("d")
+        one.make_folder("d/e")
+        world.sync()
+        one.remove_all("d")
+        two.make_file("d/e/new")
+        world.sync()
+        two.move("d/e/new", "new")
+        assert settled(world) == {"new"}
+
+    def test_a_local_change_in_a_revived_folder_puts_it_back(self, world, one, two):
+        one.make_folder("d")
+        world.sync()
+        one.remove_folder("d")
+        two.make_file("d/new")
+        world.sync()
+        one.make_file("d/other")
+        one.unlink("d/new")
+        one.unlink("d/other")
+        assert settled(world) == {"d/"}
+
+    def test_deleted_folders_that_hang_in_each_other_go_with_the_last_that_lives(
+        self, world, one, two
+    ):
+        one.make_folder("a")
+        one.make_folder("b")
+        world.sync()
+        one.move("a", "b/a")
+        two.move("b", "a/b")
+        one.remove_all("b")
+        two.remove_all("a")
+        file = item_id(9)
+        world.sync()
+        for index in world.indexes:
+            link = link_to(1, _former_item(index, b"b"), b"x")
+            index.registers.apply_remote(
+                file, Register.PLACEMENT, version_of(Placement((link,)), device=5), RECORD
+            )
+            index.registers.apply_remote(
+                file, Register.CONTENT, version_of(Content(Kind.FILE), device=5), RECORD
+            )
+            index.tree.refresh(file, 0)
+        assert len([path for path in settled(world) if path.endswith("x")]) == 1
+        path = next(path for path in one.paths() if path.endswith("x"))
+        one.unlink(path)
+        settled(world)
+        assert not one.from_scratch().revived
+
+
+def _former_item(index, name):
+    """The folder that was first made with this name."""
+    rows = index.database.execute("SELECT DISTINCT item FROM versions WHERE register = 0")
+    for (item,) in list(rows):
+        for version in index.registers.placements(ItemId(item)):
+            if any(link.name == name for link in version.value.former):
+                return ItemId(item)
+    raise AssertionError(name)
+
+
+class TestCycles:
+    def test_of_two_moves_into_each_other_the_latest_takes_its_former_place(self, world, one, two):
+        one.make_folder("a")
+        one.make_folder("b")
+        world.sync()
+        one.move("a", "b/a")
+        two.now_ns += 10**9
+        two.move("b", "a/b")
+        assert settled(world) == {"b/", "b/a/"}
+
+    def test_a_cut_ends_when_the_other_folder_moves_on(self, world, one, two):
+        for path in ("a", "b", "c"):
+            one.make_folder(path)
+        world.sync()
+        one.move("a", "b/a")
+        two.now_ns += 10**9
+        two.move("b", "a/b")
+        world.sync()
+        one.move("b/a", "c/a")
+        assert settled(world) == {"c/", "c/a/", "c/a/b/"}
+        assert one.rows("cuts") == []
+
+    def test_moving_the_cut_folder_settles_the_cycle(self, world, one, two):
+        one.make_folder("a")
+        one.make_folder("b")
+        world.sync()
+        one.move("a", "b/a")
+        two.now_ns += 10**9
+        two.move("b", "a/b")
+        world.sync()
+        one.move("b", "c")
+        assert settled(world) == {"c/", "c/a/"}
+        assert one.rows("cuts") == []
+
+    def test_files_in_a_cycle_stay_reachable(self, world, one, two):
+        for path in ("a", "b"):
+            one.make_folder(path)
+            one.make_file(f"{path}/file")
+        world.sync()
+        one.move("a", "b/a")
+        two.move("b", "a/b")
+        assert sum(path.endswith("file") for path in settled(world)) == 2
+
+    def test_a_deleted_folder_gives_way_to_what_lives_in_it(self, world, one, two):
+        one.make_folder("a")
+        one.make_folder("a/d")
+        one.make_folder("x")
+        world.sync()
+        one.move("a", "x/a")
+        one.move("x/a/d", "d")
+        one.remove_folder("d")
+        two.move("a/d", "x/d")
+        two.move("a", "x/d/a")
+        paths = settled(world)
+        assert sum(path.endswith("a/") for path in paths) == 1
+
+    def test_a_folder_that_claims_to_hang_in_itself_hangs_in_the_root(self, index):
+        folder = item_id(1)
+        for register, value in (
+            (Register.PLACEMENT, Placement((link_to(1, folder, b"self"),))),
+            (Register.CONTENT, Content(Kind.DIRECTORY)),
+        ):
+            index.registers.apply_remote(folder, register, version_of(value), RECORD)
+        index.tree.refresh(folder, 0)
+        assert index.paths() == {"self/"}
+
+
+class TestArrival:
+    """What comes in pieces or makes no sense."""
+
+    def place(self, index, number, link, kind=Kind.FILE, device=5, **version):
+        for register, value in (
+            (Register.PLACEMENT, Placement((link,))),
+            (Register.CONTENT, Content(kind)),
+        ):
+            item = item_id(number)
+            index.registers.apply_remote(
+                item, register, version_of(value, device=device, **version), RECORD
+            )
+        index.tree.refresh(item_id(number), 0)
+
+    def test_an_entry_waits_for_its_folder(self, index):
+        self.place(index, 1, link_to(1, item_id(2), b"file"))
+        assert index.paths() == set()
+        self.place(index, 2, link_to(2, ROOT_ITEM, b"folder"), Kind.DIRECTORY)
+        assert index.paths() == {"folder/", "folder/file"}
+
+    def test_a_placement_without_content_shows_nothing_yet(self, index):
+        link = link_to(1, ROOT_ITEM, b"file")
+        item = item_id(1)
+        index.registers.apply_remote(
+            item, Register.PLACEMENT, version_of(Placement((link,))), RECORD
+        )
+        index.tree.refresh(item, 0)
+        self.place(index, 2, link_to(2, item, b"below"), Kind.DIRECTORY)
+        assert index.paths() == set()
+        index.registers.apply_remote(item, Register.CONTENT, version_of(Content(Kind.FILE)), RECORD)
+        index.tree.refresh(item, 0)
+        assert index.paths() == {"file"}
+
+    def test_an_entry_below_a_file_is_not_shown_and_does_no_harm(self, index):
+        self.place(index, 1, link_to(1, ROOT_ITEM, b"file"))
+        self.place(index, 2, link_to(2, item_id(1), b"below"))
+        assert index.paths() == {"file"}
+
+    def test_a_forged_time_still_gives_a_date(self, index):
+        self.place(index, 1, link_to(1, ROOT_ITEM, b"a"), device=1)
+        self.place(index, 2, link_to(2, ROOT_ITEM, b"a"), device=2, time_us=MAX_TIME_US)
+        assert index.paths() == {"a", "a (from device 2 2262-04-11)"}
+
+    def test_a_register_whose_values_cover_each_other_shows_nothing(self, index):
+        item = item_id(1)
+        self.place(index, 1, link_to(1, ROOT_ITEM, b"a"), device=1)
+        own = Dot(ActorId(bytes([1]) * 16), 1)
+        forged = version_of(Content(Kind.FILE), device=2, seen=[own])
+        index.registers.apply_remote(item, Register.CONTENT, forged, RECORD)
+        back = version_of(Content(Kind.FILE), device=3, seen=[forged.dot])
+        other = version_of(Content(Kind.FILE), device=4, seen=[back.dot])
+        index.registers.apply_remote(item, Register.CONTENT, other, RECORD)
+        index.registers.apply_remote(
+            item,
+            Register.CONTENT,
+            version_of(Content(Kind.FILE), device=3, seen=[other.dot, forged.dot]),
+            RECORD,
+        )
+        index.tree.refresh(item, 0)
+        assert index.paths() == set()
+        assert index.tree.item(item) is None
+
+
+class TestRoot:
+    def test_its_attributes_are_shown(self, world, one, two):
+        one.edits.set_attributes(
+            ROOT_ITEM, lambda now, _: ItemAttributes(0o755, explicit_time=ExplicitTime(5, 2**50))
+        )
+        settled(world)
+        root = two.tree.item(ROOT_ITEM)
+        assert root.mode == 0o755
+        assert root.shown_mtime_ns == 5
+
+    def test_it_stays_a_folder_at_its_place_whatever_is_written(self, index):
+        for register, value in (
+            (Register.CONTENT, Content(Kind.FILE, 1, inline=b"x")),
+            (Register.PLACEMENT, Placement((link_to(1, item_id(1), b"moved"),))),
+        ):
+            index.registers.apply_remote(ROOT_ITEM, register, version_of(value), RECORD)
+        index.tree.refresh(ROOT_ITEM, 0)
+        root = index.tree.item(ROOT_ITEM)
+        assert root.kind is Kind.DIRECTORY
+        assert root.inode == 1
+        index.make_file("a")
+        assert index.paths() == {"a"}
+
+
+class TestFolderTimes:
+    def test_the_latest_change_of_entries_counts_whatever_the_order(self, index):
+        folder = item_id(1)
+        index.tree.note_entries_changed(folder, 5)
+        index.tree.note_entries_changed(folder, 9)
+        index.tree.note_entries_changed(folder, 7)
+        index.registers.apply_remote(
+            folder, Register.CONTENT, version_of(Content(Kind.DIRECTORY)), RECORD
+        )
+        index.tree.refresh(folder, 0)
+        assert index.tree.item(folder).shown_mtime_ns == 9000
+        index.tree.note_entries_changed(folder, 3)
+        assert index.tree.item(folder).shown_mtime_ns == 9000
+
+    def test_a_time_that_was_set_later_is_shown_though_it_lies_in_the_past(self, world, one, two):
+        one.make_folder("d")
+        one.make_file("d/a")
+        item = one.row_at("d").item
+        one.edits.set_attributes(
+            item,
+            lambda now, time_us: ItemAttributes(0o700, explicit_time=ExplicitTime(77, time_us)),
+        )
+        settled(world)
+        assert two.row_at("d").shown_mtime_ns == 77
+        two.make_file("d/b")
+        settled(world)
+        assert one.row_at("d").shown_mtime_ns > 77
+        assert one.row_at("d").shown_mtime_ns == two.row_at("d").shown_mtime_ns
+
+
+class TestReading:
+    def test_folders_are_read_in_pages_by_name(self, index):
+        names = [f"{number:03}" for number in range(20)]
+        for name in reversed(names):
+            index.make_file(name)
+        page = index.tree.list_folder(ROOT_ITEM, b"004", 3)
+        assert [name for name, _ in page] == [b"005", b"006", b"007"]
+        assert [name.decode() for name, _ in iterate_folder(index.tree, ROOT_ITEM)] == names
+
+    def test_paths_and_totals_follow_what_is_shown(self, index):
+        index.make_folder("d")
+        item = index.make_file("d/a", "four")
+        assert index.tree.path(item) == b"d/a"
+        assert index.tree.totals() == (2, 4)
+        index.unlink("d/a")
+        assert index.tree.path(item) is None
+        assert index.tree.totals() == (1, 0)
+
+    def test_inode_numbers_are_never_given_twice(self, index):
+        first = index.make_file("a")
+        number = index.tree.item(first).inode
+        index.unlink("a")
+        second = index.make_file("a")
+        assert index.tree.item(second).inode > number
+        assert index.tree.new_inode(second) > number + 1
+
+    def test_changes_say_what_the_kernel_may_hold(self, index):
+        index.make_folder("d")
+        item = index.make_file("d/a")
+        folder = index.row_at("d").item
+        index.seal()
+        index.tree.take_changes()
+        index.write("d/a", "new")
+        changes = index.tree.take_changes()
+        assert changes.contents == {item}
+        assert changes.entries == set()
+        index.move("d/a", "d/b")
+        changes = index.tree.take_changes()
+        assert changes.entries == {(folder, b"a"), (folder, b"b")}
+        assert item in changes.items
+        assert index.tree.take_changes().items == set()
+
+    def test_a_device_without_a_known_name_is_called_by_its_id(self, index):
+        device = DeviceId(b"\xff" * 32)
+        assert index.tree.device_name(device) == str(device)[:12]
+        index.journal.add_device(device, bytes(32), bytes(32), "phone")
+        assert index.tree.device_name(device) == "phone"
