@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from node.core.tree_view import Version, merge_placements
+from node.core.tree_view import Version, merge_placements, view_item
 from node.filesystem.values import checked_name, drive_error
 from node.storage.database import Database
 from node.storage.journal import Journal
@@ -60,17 +60,23 @@ class Edits:
         item = ItemId(os.urandom(ItemId.size_bytes))
         time_us = self._time_us()
         link = Link(LinkId(os.urandom(LinkId.size_bytes)), parent.item, name)
+        placement = Placement((link,))
+        haunted = self._haunted(parent.item)
         with self._database.transaction():
-            group = self._open_group(time_us, self._haunted(parent.item))
-            self._keep_folder(parent.item, time_us, group)
-            for register, value in (
-                (Register.PLACEMENT, Placement((link,))),
-                (Register.ATTRIBUTES, attributes),
-                (Register.CONTENT, content),
-            ):
-                self._registers.write_first(item, register, value, time_us, group)
+            group = self._open_group(time_us, haunted)
+            if haunted:
+                self._keep_folder(parent.item, time_us, group)
+            write = self._registers.write_first
+            view = view_item(
+                [write(item, Register.PLACEMENT, placement, time_us, group)],
+                [write(item, Register.ATTRIBUTES, attributes, time_us, group)],
+                [write(item, Register.CONTENT, content, time_us, group)],
+            )
             self._entries_changed(parent.item, time_us, group)
-            self._tree.refresh(item, self._now_ns())
+            if haunted:
+                self._tree.refresh(item, self._now_ns())
+            else:
+                self._tree.add(item, view, self._now_ns())
         row = self._tree.item(item)
         assert row is not None
         return row
@@ -203,7 +209,7 @@ class Edits:
             self._registers.write_local(
                 item, Register.ATTRIBUTES, change(present, time_us), time_us, group
             )
-            self._tree.refresh(item, self._now_ns())
+            self._tree.refresh_values(item, self._now_ns())
 
     def write_content(
         self, item: ItemId, content: Content, base: Version[Content] | None, *, is_urgent: bool
@@ -221,7 +227,7 @@ class Edits:
             )
             if is_urgent:
                 self._journal.make_urgent([group])
-            self._tree.refresh(item, self._now_ns())
+            self._tree.refresh_values(item, self._now_ns())
         version = self._registers.content(item, dot)
         assert version is not None
         return version

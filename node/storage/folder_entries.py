@@ -101,6 +101,15 @@ class FolderEntries:
                 self._share(parent, wanted, changed)
         return changed
 
+    def is_alone(self, folder: ItemId, name: bytes) -> bool:
+        """Whether at most one item wants a name in a folder that is merged with no other."""
+        if self.standing_for(folder) != folder or len(self.merged_folders(folder)) > 1:
+            return False
+        row = self._database.row(
+            "SELECT count(*) FROM links WHERE parent = ? AND name = ?", (folder, name)
+        )
+        return row is None or row[0] <= 1
+
     def _hangs_as_folder(self, item: ItemId) -> bool:
         return (
             self._database.row("SELECT 1 FROM links WHERE item = ? AND is_folder = 1", (item,))

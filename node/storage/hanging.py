@@ -66,6 +66,17 @@ class Hanging:
         self._cut(folders, touched)
         return touched
 
+    def add(self, item: ItemId, placed: PlacedLink, *, is_folder: bool) -> None:
+        """Hang an item that was just made in a shown folder."""
+        self._insert(item, placed, is_folder=is_folder)
+
+    def retime(self, item: ItemId, dot: Dot, time_us: int) -> None:
+        """The write that hung an item has another time."""
+        self._database.execute(
+            "UPDATE links SET time_us = ? WHERE item = ? AND actor = ? AND n = ?",
+            (time_us, item, dot.actor, dot.n),
+        )
+
     def _wanted(self, item: ItemId, view: ItemView) -> tuple[PlacedLink, ...]:
         """Where an item hangs as far as no cycle keeps it from there."""
         if view.links or not view.is_folder or not view.former:
@@ -197,20 +208,24 @@ class Hanging:
         for placed, _ in sorted(new - old, key=_by_id):
             link = placed.link
             touched.slots[(link.parent, link.name)] = None
-            self._database.execute(
-                "INSERT INTO links VALUES (?,?,?,?,?,?,?,?,?)",
-                (
-                    item,
-                    link.id,
-                    link.parent,
-                    link.name,
-                    placed.time_us,
-                    placed.dot.actor,
-                    placed.dot.n,
-                    placed.device,
-                    int(is_folder),
-                ),
-            )
+            self._insert(item, placed, is_folder=is_folder)
+
+    def _insert(self, item: ItemId, placed: PlacedLink, *, is_folder: bool) -> None:
+        link = placed.link
+        self._database.execute(
+            "INSERT INTO links VALUES (?,?,?,?,?,?,?,?,?)",
+            (
+                item,
+                link.id,
+                link.parent,
+                link.name,
+                placed.time_us,
+                placed.dot.actor,
+                placed.dot.n,
+                placed.device,
+                int(is_folder),
+            ),
+        )
 
 
 def placed_link(row: Any) -> PlacedLink:

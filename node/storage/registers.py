@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from node.core.staged_content import StagedContent, staged_content
 from node.core.tree_view import Version
@@ -21,6 +21,7 @@ from protocol.values import Content, ItemAttributes, Placement
 from protocol.version_vector import EMPTY_CONTEXT, Context, Dot
 
 RegisterValue = Placement | ItemAttributes | Content
+AnyValue = TypeVar("AnyValue", Placement, ItemAttributes, Content)
 
 _COLUMNS = "actor, n, context, time_us, device, staging, value"
 _EMPTY_CONTEXT_BYTES = codec.encode(EMPTY_CONTEXT.to_value())
@@ -136,8 +137,8 @@ class Registers:
         return dot
 
     def write_first(
-        self, item: ItemId, register: Register, value: RegisterValue, time_us: int, group: int
-    ) -> None:
+        self, item: ItemId, register: Register, value: AnyValue, time_us: int, group: int
+    ) -> Version[AnyValue]:
         """Write a register of an item that was just made here: as `write_local`, with less to ask."""
         staging, encoded = _encode(value)
         author = self._author
@@ -155,6 +156,7 @@ class Registers:
                 encoded,
             ),
         )
+        return Version(Dot(author.actor, 1), time_us, author.device, EMPTY_CONTEXT, value)
 
     def apply_remote(
         self,

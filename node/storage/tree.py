@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from node.core.tree_view import ItemView, Version, view_item
+from node.core.tree_view import CONTEST_MARK, ItemView, Version, view_item
 from node.storage.database import Database
 from node.storage.folder_entries import FolderEntries
 from node.storage.hanging import Hanging
 from node.storage.registers import Registers
 from protocol.ids import ROOT_ITEM, ActorId, DeviceId, ItemId, LinkId
-from protocol.values import Content, Kind
+from protocol.values import Content, Kind, Placement
 from protocol.version_vector import EMPTY_CONTEXT, Dot
 
 ROOT_INODE = 1
@@ -249,6 +249,58 @@ class Tree:
             self._store_item(item, view, now_ns)
             self._hang(item, view)
 
+    def add(self, item: ItemId, view: ItemView, now_ns: int) -> None:
+        """As `refresh`, for an item that was just made here in a shown folder.
+
+        Nothing can be shown under its name yet (the caller looked), and nothing hangs below it, so
+        that most of what `refresh` asks has a known answer.
+        """
+        (placed,) = view.links
+        link = placed.link
+        if CONTEST_MARK in link.name:
+            self.refresh(item, now_ns)
+            return
+        self._store_item(item, view, now_ns, is_new=True)
+        self._hanging.add(item, placed, is_folder=view.is_folder)
+        self._database.execute(
+            "INSERT INTO entries VALUES (?,?,?,?,?)",
+            (link.parent, link.name, link.name, item, link.id),
+        )
+        self.changes.entries.add((link.parent, link.name))
+
+    def refresh_values(self, item: ItemId, now_ns: int) -> None:
+        """As `refresh`, after a local write of attributes or content, which moves no shown item."""
+        if self._database.row("SELECT 1 FROM links WHERE item = ?", (item,)) is None:
+            self.refresh(item, now_ns)
+            return
+        registers = self._registers
+        view = view_item((), registers.attributes(item), registers.contents(item))
+        self._store_item(item, view, now_ns)
+
+    def retime(
+        self, item: ItemId, placement: Version[Placement] | None, time_us: int, now_ns: int
+    ) -> None:
+        """As `refresh`, after waiting writes of an item were sealed: only their time has changed.
+
+        Args:
+            placement: if it is among them, as it was before.
+            time_us: the record's time.
+        """
+        row = self.item(item)
+        if row is None:
+            return
+        if row.conflicts or (placement is not None and not self._may_retime(row, placement)):
+            self.refresh(item, now_ns)
+        elif placement is not None and placement.time_us != time_us:
+            self._hanging.retime(item, placement.dot, time_us)
+
+    def _may_retime(self, row: ItemRow, placement: Version[Placement]) -> bool:
+        """Whether nobody else wants the one name of a file, so that its time decides nothing."""
+        links = placement.value.links
+        if row.kind is Kind.DIRECTORY or len(links) > 1:
+            return False
+        return all(self._entries.is_alone(link.parent, link.name) for link in links)
+
     def remove(self, item: ItemId) -> None:
         """Take an item out of the view of which no content is left."""
         self._hang(item, None)
@@ -266,7 +318,9 @@ class Tree:
             registers.placements(item), registers.attributes(item), registers.contents(item)
         )
 
-    def _store_item(self, item: ItemId, view: ItemView, now_ns: int) -> None:
+    def _store_item(
+        self, item: ItemId, view: ItemView, now_ns: int, *, is_new: bool = False
+    ) -> None:
         assert view.content is not None
         content = view.content.value
         attributes = view.attributes.value if view.attributes is not None else None
@@ -287,9 +341,11 @@ class Tree:
             explicit.set_time_us if explicit is not None else None,
             0 if is_folder else len(view.conflicts),
         )
-        old = self._database.row(
-            f"SELECT {_STORED_COLUMNS} FROM items WHERE item = ?", (item,)
-        )
+        old = None
+        if not is_new:
+            old = self._database.row(
+                f"SELECT {_STORED_COLUMNS} FROM items WHERE item = ?", (item,)
+            )
         if old == values:
             return
         self.changes.items.add(item)
@@ -297,7 +353,7 @@ class Tree:
             self.changes.contents.add(item)
         if old is None:
             key = f"entries_us/{item.hex()}"
-            entries_us = (self._database.meta(key) or 0) if is_folder else 0
+            entries_us = (self._database.meta(key) or 0) if is_folder and not is_new else 0
             if entries_us:
                 self._database.execute("DELETE FROM meta WHERE key = ?", (key,))
             self._database.execute(

@@ -7,7 +7,7 @@ former run ended, since groups and outbox are in the index. Called by `node.main
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -228,7 +228,7 @@ class Publisher:
                 for write in before
             ]
             blocks = [block for file in sealed.values() for block in file.blocks]
-            self._seal_group(group, final, blocks)
+            self._seal_group(group, final, blocks, sealed)
             for file in sealed.values():
                 self._files.sealed(file.staging, file.source, file.content)
 
@@ -295,7 +295,11 @@ class Publisher:
                     self._note(error)
 
     def _seal_group(
-        self, group: Group, writes: list[PendingWrite], blocks: Sequence[BlockId] = ()
+        self,
+        group: Group,
+        writes: list[PendingWrite],
+        blocks: Sequence[BlockId] = (),
+        unstaged: Collection[ItemId] = (),
     ) -> None:
         """Make a group's record and put it into the outbox, in one transaction."""
         if not writes:
@@ -306,15 +310,22 @@ class Publisher:
         record = self._sign(group, writes, time_us)
         with self._database.transaction():
             for write in writes:
-                if write.register is Register.CONTENT:
+                if write.register is Register.CONTENT and write.item in unstaged:
                     self._registers.replace_value(
                         write.item, write.register, write.version.dot, write.version.value
                     )
             self._registers.mark_sealed(group.id, record.id, time_us)
             self._journal.add_own(record, [*blocks, *record.record.blocks])
             self._journal.close_group(group.id)
+            placements = {
+                write.item: write.version
+                for write in writes
+                if write.register is Register.PLACEMENT
+            }
             for item in dict.fromkeys(write.item for write in writes):
-                self._tree.refresh(item, self._now_ns())
+                if item in unstaged:
+                    self._tree.refresh_values(item, self._now_ns())
+                self._tree.retime(item, placements.get(item), time_us, self._now_ns())
         self._cache.protect([*blocks, *record.record.blocks])
         self._sequence, self._previous = self._sequence + 1, record.id
         self._has_outbox.set()
