@@ -35,7 +35,7 @@ from node.storage.staging_format import (
 from node.storage.staging_memory import DirtySegment, RecentSegments
 from node.storage.staging_pieces import Clipped, Piece, assemble, clip_packed
 from node.storage.staging_slots import SlotSpace
-from node.storage.staging_snapshot import StagingSnapshot, open_stored
+from node.storage.staging_snapshot import DAMAGED, StagingSnapshot, open_stored
 from protocol.crypto.segments import NONCE_BYTES
 
 Buffer = bytes | bytearray | memoryview
@@ -54,6 +54,7 @@ class StagedContent:
     slots: SlotSpace = field(default_factory=SlotSpace)
     state_slot: StoredSegment | None = None
     unreadable_slots: int = 0
+    damaged: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ class StagingFile:
         self._stored = content.segments
         self._state_slot = content.state_slot
         self._slots = content.slots
+        self._damaged = content.damaged
         self._dirty: dict[int, DirtySegment] = {}
         self._snapshots: list[StagingSnapshot] = []
         # A file that holds nothing yet must still say so on the disk.
@@ -239,10 +241,12 @@ class StagingFile:
         """Flushes, and returns the file as it is now; it must be closed.
 
         Raises:
-            StorageError: as `flush`.
+            StorageError: as `flush`; or EIO when something that was synced is damaged: it must not
+                be published as if it had never been written.
         """
         with self._lock:
             self.flush()
+            self._check_intact(*self._damaged)
             descriptor = self._disk.duplicate()
             self._slots.pin(self._sequence)
             snapshot = StagingSnapshot(
@@ -267,11 +271,9 @@ class StagingFile:
         """From now on the base is the snapshot's content; only later changes stay staged.
 
         For a file that was published while a program goes on writing to it. The base that the new
-        label names must hold exactly the bytes of the snapshot.
-
-        Raises:
-            StorageError: no room on the disk. The file then still reads the same when the caller
-                takes the new base for its base; a crash may bring the old label back.
+        label names must hold exactly the bytes of the snapshot. It reaches the disk with the next
+        flush, before or after which a crash finds the file with the old or the new label: what the
+        caller keeps of the new base must be as durable by then as what it had synced of the old.
         """
         with self._lock:
             self._check_usable()
@@ -287,12 +289,13 @@ class StagingFile:
             self._base_limit = snapshot.unchanged_limit
             self._label = label
             self._is_state_dirty = True
-            self.flush()
 
     def discard(self) -> None:
         """Removes the file; snapshots of it stay readable. The object can not be used any more.
 
-        The removal is not synced: after a loss of power the file may be back.
+        The removal is not synced: after a loss of power the file may be back. It may as well be
+        gone while what the caller wrote just before is not there yet: what replaces the staged
+        bytes must be durable first if they were.
 
         Raises:
             StorageError: the file could not be removed.
@@ -326,10 +329,15 @@ class StagingFile:
         dirty = self._dirty.get(segment)
         if dirty is not None:
             return dirty.clip(low, high)
+        self._check_intact(segment)
         stored = self._stored.get(segment)
         if stored is None or not any(start < high and end > low for start, end in stored.extents):
             return ()
         return clip_packed(stored.extents, self._open_stored(stored), low, high)
+
+    def _check_intact(self, *segments: int) -> None:
+        if not self._damaged.isdisjoint(segments):
+            raise StorageError(errno.EIO, DAMAGED)
 
     def _open_stored(self, stored: StoredSegment) -> memoryview:
         return open_stored(self._seal, self._disk.read_slot(stored.slot, stored.length), stored)
@@ -346,6 +354,7 @@ class StagingFile:
 
     def _load(self, segment: int) -> DirtySegment:
         """Brings a segment into memory, with what is stored of it."""
+        self._check_intact(segment)
         dirty = DirtySegment()
         stored = self._stored.get(segment)
         if stored is not None:
@@ -403,7 +412,12 @@ class StagingFile:
     def _seal_next(self, write: _Write) -> tuple[int, bytes, bytes]:
         self._sequence += 1
         state = FileState(
-            write.file_size, self._base_limit, self._floor, self._label, tuple(self._cuts)
+            size=write.file_size,
+            base_limit=self._base_limit,
+            floor=self._floor,
+            label=self._label,
+            cuts=tuple(self._cuts),
+            durable=self._slots.durable,
         )
         meta = encode_state(state) + encode_extents(write.extents)
         header, sealed = self._seal.seal(
@@ -423,6 +437,7 @@ class StagingFile:
         if segment == NO_SEGMENT:
             self._state_slot = stored
             return
+        self._damaged.discard(segment)
         older = self._stored.get(segment)
         self._stored[segment] = stored
         if older is not None:
@@ -447,6 +462,7 @@ class StagingFile:
             stored = self._stored.pop(segment)
             self._slots.retire(stored.slot, stored.sequence, by=self._sequence)
             is_cut = True
+        self._damaged = {key for key in self._damaged if key * SEGMENT_BYTES < size}
         at_border = self._stored.get(border)
         if at_border is not None and at_border.ends_behind(within):
             self._stored[border] = at_border.cut(within)

@@ -7,8 +7,8 @@ tells all that no segment tells, and no slot is more precious than another. Inte
     clear   magic "ATLS", version u8, 3 zero bytes, sequence u64, segment u64 (2^64-1: none),
             data length u32, meta length u32, nonce 12 bytes, 4 zero bytes
     sealed  data: the bytes of the extents, one after the other
-            meta: state: size u64, base limit u64, floor u64, label length u8, number of cuts u8,
-                         label, per cut: sequence u64, size u64
+            meta: state: size u64, base limit u64, floor u64, durable u64, label length u8,
+                         number of cuts u8, label, per cut: sequence u64, size u64
                   extents: 0 the whole segment
                            | 1, number u16, per extent: start u16, length - 1 u16
                            | 2, a bitmap of the segment's bytes, first byte in the highest bit
@@ -47,7 +47,7 @@ WHOLE: Final[tuple[Range, ...]] = ((0, SEGMENT_BYTES),)
 _MAGIC: Final = b"ATLS"
 _VERSION: Final = 1
 _HEADER: Final = struct.Struct(">4sB3xQQII12s4x")
-_STATE: Final = struct.Struct(">QQQBB")
+_STATE: Final = struct.Struct(">QQQQBB")
 _CUT: Final = struct.Struct(">QQ")
 _PAIRS_BELOW: Final = 2048
 """From here on a bitmap (8 KiB) is shorter than pairs of four bytes."""
@@ -72,6 +72,8 @@ class FileState:
         floor: Slots with this or a smaller sequence are dead.
         label: Whose bytes these are; the caller's words.
         cuts: Ascending in sequence and in size.
+        durable: Slots up to this sequence were synced: one that does not verify is damaged, while
+            a later one may be what a crash left of a write.
     """
 
     size: int
@@ -79,6 +81,7 @@ class FileState:
     floor: int
     label: bytes
     cuts: tuple[Cut, ...] = ()
+    durable: int = 0
 
     def limit_of(self, sequence: int) -> int:
         """Up to where in the file a slot's bytes still count; 0 when it is dead."""
@@ -187,6 +190,14 @@ class SlotSeal:
         return sequence, segment, memoryview(plain)[:data_length], plain[data_length:]
 
 
+def claimed_write(raw: Buffer) -> tuple[int, int] | None:
+    """The sequence and segment that a slot's clear part names; None when this is no clear part."""
+    if claimed_bytes(raw) is None:
+        return None
+    _, _, sequence, segment, _, _, _ = _HEADER.unpack_from(raw)
+    return sequence, segment
+
+
 def claimed_bytes(raw: Buffer) -> int | None:
     """The length that a slot's clear part gives it; None when this is no clear part."""
     if len(raw) < _HEADER.size:
@@ -208,7 +219,12 @@ def encode_state(state: FileState) -> bytes:
     assert len(state.label) <= MAX_LABEL_BYTES
     assert len(state.cuts) <= MAX_CUTS
     fixed = _STATE.pack(
-        state.size, state.base_limit, state.floor, len(state.label), len(state.cuts)
+        state.size,
+        state.base_limit,
+        state.floor,
+        state.durable,
+        len(state.label),
+        len(state.cuts),
     )
     cuts = [_CUT.pack(cut.sequence, cut.size) for cut in state.cuts]
     return b"".join((fixed, state.label, *cuts))
@@ -229,12 +245,12 @@ def encode_extents(extents: Sequence[Range]) -> bytes:
 
 def _decode_meta(meta: bytes) -> tuple[FileState, tuple[Range, ...]]:
     try:
-        size, base_limit, floor, label_length, cut_count = _STATE.unpack_from(meta)
+        size, base_limit, floor, durable, label_length, cut_count = _STATE.unpack_from(meta)
         offset = _STATE.size + label_length
         label = meta[_STATE.size : offset]
         end = offset + cut_count * _CUT.size
         cuts = tuple(Cut(*numbers) for numbers in _CUT.iter_unpack(meta[offset:end]))
-        state = FileState(size, base_limit, floor, label, cuts)
+        state = FileState(size, base_limit, floor, label, cuts, durable)
         return state, _decode_extents(meta[end:])
     except (struct.error, IndexError) as error:
         raise RemoteProtocolError("the state in a slot can not be read") from error

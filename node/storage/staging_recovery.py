@@ -1,7 +1,8 @@
 """What a staging file holds, found from its slots alone after a crash.
 
 Owns the scan: verify every slot, take the newest state, and of each segment the newest slot that no
-truncation or rebase killed. Refuses to change the file. Called by `StagingStore.open_all`.
+truncation or rebase killed. A slot that does not verify is what a crash left of a write, unless it
+had been synced: then its segment is damaged, and never taken for unwritten. Refuses to change the file. Called by `StagingStore.open_all`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from node.storage.staging_format import (
     SlotSeal,
     StoredSegment,
     claimed_bytes,
+    claimed_write,
 )
 from node.storage.staging_slots import SlotSpace
 from protocol.errors import RemoteProtocolError
@@ -35,6 +37,7 @@ def recover(disk: SlotFile, seal: SlotSeal) -> StagedContent | None:
     found: dict[int, tuple[StoredSegment, int]] = {}
     newest: Slot | None = None
     blank: list[int] = []
+    claims: list[tuple[int, int]] = []
     for number in range(count):
         raw = disk.read_slot(number, SLOT_STRIDE)
         if not any(raw):
@@ -43,6 +46,9 @@ def recover(disk: SlotFile, seal: SlotSeal) -> StagedContent | None:
         try:
             slot = seal.open(raw)
         except RemoteProtocolError:
+            claim = claimed_write(raw)
+            if claim is not None:
+                claims.append(claim)
             continue
         stored = StoredSegment(number, slot.sequence, slot.length, slot.extents)
         found[number] = (stored, slot.segment)
@@ -50,7 +56,11 @@ def recover(disk: SlotFile, seal: SlotSeal) -> StagedContent | None:
             newest = slot
     if newest is None:
         return None
-    return _to_content(newest, count, found, blank)
+    content = _to_content(newest, count, found, blank)
+    for segment in _damaged(claims, content):
+        content.segments.pop(segment, None)
+        content.damaged.add(segment)
+    return content
 
 
 def was_never_flushed(disk: SlotFile) -> bool:
@@ -91,6 +101,18 @@ def _to_content(
         slots.retire(number, sequence, by=newest.sequence)
     unreadable = count - len(found) - len(blank)
     return StagedContent(state, newest.sequence, segments, slots, state_slot, unreadable)
+
+
+def _damaged(claims: list[tuple[int, int]], content: StagedContent) -> set[int]:
+    """Segments whose newest slot was synced and does not verify."""
+    damaged: set[int] = set()
+    for sequence, segment in claims:
+        stored = content.segments.get(segment)
+        is_newest = stored is None or stored.sequence < sequence
+        limit = content.state.limit_of(sequence)
+        if sequence <= content.state.durable and is_newest and segment * SEGMENT_BYTES < limit:
+            damaged.add(segment)
+    return damaged
 
 
 def _without_dead(live: dict[int, StoredSegment], state: FileState) -> dict[int, StoredSegment]:

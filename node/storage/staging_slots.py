@@ -54,6 +54,11 @@ class SlotSpace:
         self._promised = promised
         self._durable = 0
 
+    @property
+    def durable(self) -> int:
+        """Up to this sequence all writes are known to be on the disk."""
+        return self._durable
+
     def allocate(self) -> int:
         """A slot to write to: the first free one, else a new one at the end."""
         while self._heap:

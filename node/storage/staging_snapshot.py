@@ -10,7 +10,7 @@ import errno
 import os
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from node.errors import StorageError
 from node.storage.staging_disk import read_slot
@@ -18,6 +18,8 @@ from node.storage.staging_extents import Range, joined
 from node.storage.staging_format import SEGMENT_BYTES, SlotSeal, StoredSegment
 from node.storage.staging_pieces import Clipped, Piece, assemble, clip_packed
 from protocol.errors import RemoteProtocolError
+
+DAMAGED: Final = "staged bytes on this disk are damaged: they do not verify"
 
 
 class StagingSnapshot:
@@ -115,5 +117,4 @@ def open_stored(seal: SlotSeal, raw: bytes, stored: StoredSegment) -> memoryview
     try:
         return seal.open_data(raw, stored.sequence)
     except RemoteProtocolError as error:
-        message = "staged bytes on this disk are damaged: they do not verify"
-        raise StorageError(errno.EIO, message) from error
+        raise StorageError(errno.EIO, DAMAGED) from error

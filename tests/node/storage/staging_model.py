@@ -54,6 +54,11 @@ def content(file: StagingFile, base: bytes) -> bytes:
     return filled(file.read(0, file.size + 1), 0, base)
 
 
+def content_of(file: StagingFile, offset: int, size: int) -> bytes:
+    """Bytes of a file that has no base."""
+    return filled(file.read(offset, size), offset, b"")
+
+
 def reopened(directory: Path, **limits: int) -> StagingFile:
     """The one file that a new store finds in a directory."""
     (file,) = StagingStore(directory, KEY, **limits).open_all().files

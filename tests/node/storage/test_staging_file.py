@@ -229,6 +229,7 @@ def test_after_a_rebase_only_later_changes_are_staged(store: StagingStore, tmp_p
         [(300_000, 300_010)],
     )
     assert content(file, published) == model.data
+    file.flush()
     found = reopened(tmp_path)
     assert (found.label, found.base_limit) == (b"new base", 420_000)
     assert found.touched() == [(300_000, 300_010)]

@@ -18,7 +18,14 @@ from node.storage import staging_file
 from node.storage.staging import StagingStore
 from node.storage.staging_file import StagingFile
 from node.storage.staging_format import SEGMENT_BYTES, SLOT_STRIDE
-from tests.node.storage.staging_model import KEY, ModelFile, content, random_bytes, reopened
+from tests.node.storage.staging_model import (
+    KEY,
+    ModelFile,
+    content,
+    content_of,
+    random_bytes,
+    reopened,
+)
 
 PAGE = 4096
 
@@ -76,6 +83,58 @@ def test_damage_in_one_slot_costs_that_segment_only_and_is_counted(tmp_path: Pat
         # The last slot alone tells how far the file goes.
         lost = bytes(SEGMENT_BYTES) if slot < 4 else b""
         assert content(found, b"") == data[:start] + lost + data[end:]
+
+
+def test_damage_in_a_synced_slot_is_an_error_until_the_segment_is_written_anew(tmp_path: Path):
+    store = StagingStore(tmp_path, KEY)
+    file = store.create(0, b"label")
+    data = random_bytes(1, 4 * SEGMENT_BYTES)
+    file.write(0, data[:-100])
+    file.sync()
+    file.write(len(data) - 100, data[-100:])
+    file.flush()
+    path = only_path(tmp_path)
+    raw = bytearray(path.read_bytes())
+    raw[SLOT_STRIDE + 100] ^= 1
+    path.write_bytes(raw)
+
+    found = reopened(tmp_path)
+    assert content_of(found, 0, SEGMENT_BYTES) == data[:SEGMENT_BYTES]
+    for attempt in (
+        lambda: found.read(SEGMENT_BYTES, 10),
+        lambda: found.write(SEGMENT_BYTES + 5, b"part"),
+        found.snapshot,
+    ):
+        with pytest.raises(StorageError, match="do not verify"):
+            attempt()
+    assert (
+        content_of(found, 2 * SEGMENT_BYTES, SEGMENT_BYTES)
+        == data[2 * SEGMENT_BYTES :][:SEGMENT_BYTES]
+    )
+    found.write(SEGMENT_BYTES, data[SEGMENT_BYTES : 2 * SEGMENT_BYTES])
+    assert content(found, b"") == data
+    found.snapshot().close()
+    assert content(reopened(tmp_path), b"") == data
+
+
+def test_damage_that_a_later_write_or_truncation_covers_does_no_harm(tmp_path: Path):
+    store = StagingStore(tmp_path, KEY)
+    file = store.create(0, b"label")
+    file.write(0, random_bytes(1, 3 * SEGMENT_BYTES))
+    file.sync()
+    new = random_bytes(2, SEGMENT_BYTES)
+    file.write(0, new)
+    file.truncate(SEGMENT_BYTES)
+    file.sync()
+    path = only_path(tmp_path)
+    raw = bytearray(path.read_bytes())
+    for slot in range(3):
+        raw[slot * SLOT_STRIDE + 100] ^= 1
+    path.write_bytes(raw)
+    found = reopened(tmp_path)
+    assert found.unreadable_slots == 3
+    assert content(found, b"") == new
+    found.snapshot().close()
 
 
 def test_a_recovered_file_goes_on_as_if_nothing_had_happened(tmp_path: Path):
