@@ -247,7 +247,7 @@ def contested_name(
         mark = CONTEST_MARK + mark
         shown = stem + mark + dot + extension
         if len(shown) > MAX_NAME_BYTES or _HASHED.search(name):
-            digest = hashlib.blake2b(name, digest_size=12, person=b"atoll-longname").hexdigest()
+            digest = hashlib.blake2b(name, digest_size=12, person=b"atoll-name-v1").hexdigest()
             tail = b"~" + digest.encode() + mark
             if len(tail) + len(dot) + len(extension) < MAX_NAME_BYTES:
                 tail += dot + extension
