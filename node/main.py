@@ -29,6 +29,7 @@ from node.filesystem.edits import Edits
 from node.filesystem.open_files import OpenFiles
 from node.filesystem.values import Owner
 from node.filesystem.xattrs import Xattrs
+from node.memory import reuse_large_buffers
 from node.net.access_tokens import DeviceCredentials
 from node.net.server_address import ServerAddress
 from node.net.server_client import ServerClient
@@ -75,6 +76,7 @@ def run(settings: NodeSettings) -> int:
     )
     disable_core_dumps()
     os.umask(0o077)
+    reuse_large_buffers()
     try:
         with StateDirectory.open(settings.home) as state:
             keystore = Keystore.load(settings.home)
@@ -98,9 +100,7 @@ def run(settings: NodeSettings) -> int:
 class _Node:
     """Everything that one run of a node consists of."""
 
-    def __init__(
-        self, settings: NodeSettings, state: StateDirectory, keystore: Keystore
-    ) -> None:
+    def __init__(self, settings: NodeSettings, state: StateDirectory, keystore: Keystore) -> None:
         assert keystore.account is not None and keystore.namespace is not None
         self._settings = settings
         device = DeviceKeyPair(

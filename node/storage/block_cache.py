@@ -42,6 +42,7 @@ class BlockCache:
         self.used_bytes = 0
         self._directory = directory
         self._lock = threading.Lock()
+        self._sync_lock = threading.Lock()  # whoever comes second waits for what the first one took
         self._sizes: OrderedDict[BlockId, int] = OrderedDict()  # longest unused first
         self._protected: set[BlockId] = set()
         # The order of `put_new` tells whether a block was put again while it was synced.
@@ -136,7 +137,8 @@ class BlockCache:
                     self.used_bytes += len(frame)
                 is_full = self.used_bytes > self.limit_bytes
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
             raise StorageError.from_os_error(error, f"keep block {block}") from error
         if is_full:
             self._evict()

@@ -7,7 +7,7 @@ former run ended, since groups and outbox are in the index. Called by `node.main
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -220,7 +220,9 @@ class Publisher:
                 await self._make_durable()
             group = self._journal.group(group_id)
             if group is None or self._registers.pending_writes(group_id) != before:
-                return  # changed meanwhile: its blocks are in the cache when it is sealed again
+                # Changed meanwhile: its blocks are in the cache when it is sealed again.
+                self._unprotect(block for file in sealed.values() for block in file.blocks)
+                return
             final = [
                 replace(write, version=replace(write.version, value=sealed[write.item].content))
                 if isinstance(write.version.value, StagedContent)
@@ -416,6 +418,10 @@ class Publisher:
         self.last_error = None
         if is_retried:
             await trio.sleep(1)
+
+    def _unprotect(self, blocks: Iterable[BlockId]) -> None:
+        """Let the cache give up blocks that no unsent record needs."""
+        self._cache.unprotect([block for block in blocks if not self._journal.needs_block(block)])
 
     def _refuse(self, record: OutboxRecord, error: Any) -> bool:
         """Note why the server refused a record; True when sending it again may help."""
