@@ -24,6 +24,10 @@ _KEY_BYTES = 32
 class Database:
     """One open database.
 
+    Attributes:
+        rollbacks: counts transactions that were taken back: what was read from the database within
+            one, or written to it, may no longer be so.
+
     Concurrency: owned by the node's loop. A transaction must not await.
     """
 
@@ -59,7 +63,7 @@ class Database:
             self._connection.execute("PRAGMA cache_size = -32768")
             self._connection.execute("PRAGMA temp_store = MEMORY")
             self._connection.execute("PRAGMA wal_autocheckpoint = 4000")
-        self._depth = 0
+        self.rollbacks = 0
         self._migrate()
         self._wal = os.open(f"{path}-wal", os.O_RDWR | os.O_CREAT, 0o600)
 
@@ -93,28 +97,23 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing of what the body writes; nests by joining the outer one.
+        """All or nothing of what the body writes; an inner one takes effect with the outer.
 
         Raises:
             StorageError: the commit failed; nothing was written.
         """
-        if self._depth:
-            self._depth += 1
-            try:
-                yield
-            finally:
-                self._depth -= 1
-            return
-        self.execute("BEGIN IMMEDIATE")
-        self._depth = 1
+        is_inner = self._connection.in_transaction
+        self.execute("SAVEPOINT inner" if is_inner else "BEGIN IMMEDIATE")
         try:
             yield
-            self._depth = 0
-            self.execute("COMMIT")
+            self.execute("RELEASE inner" if is_inner else "COMMIT")
         except BaseException:
-            self._depth = 0
+            self.rollbacks += 1
+            # A full disk may have ended the whole transaction already.
             if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+                self._connection.execute(
+                    "ROLLBACK TO inner; RELEASE inner" if is_inner else "ROLLBACK"
+                )
             raise
 
     def sync(self) -> None:

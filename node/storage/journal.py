@@ -156,14 +156,13 @@ class Journal:
                 "INSERT OR IGNORE INTO record_blocks VALUES (?,?)", (record.id, block)
             )
 
-    def add_received(self, record: SignedRecord, position: int) -> bool:
-        """Keep a record that came from the server; False when it is here already."""
+    def add_received(self, record: SignedRecord, position: int) -> None:
+        """Keep a record that came from the server, or note that it has an own one."""
         self._database.execute(
             "INSERT INTO records VALUES (?,?,?,?,?) "
             "ON CONFLICT DO UPDATE SET position = excluded.position WHERE position IS NULL",
             (record.id, record.record.actor, record.record.sequence, position, record.to_wire()),
         )
-        return True
 
     def knows(self, record: RecordId) -> bool:
         """Whether the record is stored here."""

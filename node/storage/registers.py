@@ -7,7 +7,7 @@ writes. It follows `protocol.lattice.RegisterState` and decides nothing else.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from node.core.staged_content import StagedContent, staged_content
@@ -118,6 +118,8 @@ class Registers:
             dot = Dot(self._author.actor, self._next_n(item, register))
             context = seen
         self._cover(item, register, context, dot)
+        if isinstance(value, Content) and value.origin == dot:
+            value = replace(value, origin=None)  # only the time of waiting bytes was set
         staging, encoded = _encode(value)
         self._database.execute(
             "INSERT OR REPLACE INTO versions VALUES (?,?,?,?,?,?,?,NULL,?,?,?)",

@@ -100,7 +100,7 @@ class Tree:
         self._database = database
         self._registers = registers
         self._device_names: dict[DeviceId, str] = {}
-        self._next_free_inode = self._reserved_inodes = 0
+        self._next_free_inode = self._reserved_inodes = self._reserved_at = 0
         self._hanging = Hanging(database, self._view)
         self._entries = FolderEntries(database, self.device_name)
         self.changes = Changes()
@@ -369,8 +369,13 @@ class Tree:
             )
 
     def _next_inode(self) -> int:
-        if self._next_free_inode == self._reserved_inodes:
-            self._next_free_inode = int(self._database.meta("next_inode") or ROOT_INODE + 1)
+        if (
+            self._next_free_inode == self._reserved_inodes
+            or self._reserved_at != self._database.rollbacks
+        ):
+            stored = int(self._database.meta("next_inode") or ROOT_INODE + 1)
+            self._next_free_inode = max(stored, self._next_free_inode)
+            self._reserved_at = self._database.rollbacks
             self._reserved_inodes = self._next_free_inode + _INODES_AT_ONCE
             self._database.set_meta("next_inode", self._reserved_inodes)
         self._next_free_inode += 1
