@@ -6,7 +6,8 @@ everything reach both, checks that they show the same, and gives the paths.
 
 import pytest
 
-from node.storage.tree import iterate_folder
+from node.errors import StorageError
+from node.storage.tree import Tree, iterate_folder
 from protocol.ids import ROOT_ITEM, ActorId, DeviceId, ItemId, RecordId
 from protocol.limits import MAX_TIME_US
 from protocol.records import Register
@@ -617,6 +618,26 @@ class TestReading:
         second = index.make_file("a")
         assert index.tree.item(second).inode > number
         assert index.tree.new_inode(second) > number + 1
+
+    def test_nor_after_a_change_that_was_taken_back(self, index):
+        numbers = []
+
+        def make(name):
+            item = index.make_file(name)
+            numbers.append(index.tree.item(item).inode)
+
+        def fail():
+            with index.database.transaction():
+                make("lost")
+                raise StorageError(28, "full")
+
+        for name in ("a", "b"):
+            with pytest.raises(StorageError):
+                fail()
+            make(name)
+        restarted = Tree(index.database, index.registers)
+        numbers.append(restarted.new_inode(index.row_at("a").item))
+        assert numbers == sorted(set(numbers))
 
     def test_changes_say_what_the_kernel_may_hold(self, index):
         index.make_folder("d")
