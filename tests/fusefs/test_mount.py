@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import shutil
 import signal
@@ -21,9 +22,10 @@ import trio
 from fusefs import mount as mount_module
 from fusefs import mountpoint as mountpoint_module
 from fusefs.attributes import CacheTimeouts
+from fusefs.invalidator import Invalidator, forget_in_kernel
 from fusefs.mount import MountSettings, serve_mount
 from fusefs.mountpoint import mount_at
-from node.drive import StaleEntry, StaleInode
+from node.drive import Invalidation, StaleEntry, StaleInode
 from node.errors import DriveError, ServerError, SettingsError
 from tests.fusefs.memory_drive import ROOT_INODE, MemoryDrive
 from tests.fusefs.mount_thread import ANSWER_DEADLINE_S, MountThread
@@ -190,6 +192,21 @@ class TestRemoteChanges:
             mounted.call(mounted.drive.remote_write, path.stat().st_ino, b"NEW")
             eventually(lambda: os.pread(file.fileno(), 3, 0) == b"NEW")
 
+    def test_new_contents_with_the_old_time_and_size_are_read(self, mounted: Mounted) -> None:
+        path = mounted.mountpoint / "a"
+        path.write_bytes(b"old")
+        assert path.read_bytes() == b"old"
+        inode, before = path.stat().st_ino, path.stat().st_mtime_ns
+
+        def replace_silently() -> None:
+            node = mounted.drive._nodes[inode]
+            node.data[:] = b"NEW"
+            assert node.mtime_ns == before
+            mounted.drive._announce.send_nowait(StaleInode(inode, data=True))
+
+        mounted.call(replace_silently)
+        eventually(lambda: path.read_bytes() == b"NEW")
+
     def test_a_new_mode_is_seen(self, mounted: Mounted) -> None:
         path = mounted.mountpoint / "a"
         path.touch(0o644)
@@ -341,6 +358,9 @@ class TestLifetime:
         assert flushes >= 1
         path.read_bytes()
         assert mounted.call(lambda: mounted.drive.flushes) == flushes
+        with path.open("r+b", buffering=0) as file:
+            file.write(b"y")
+        assert mounted.call(lambda: mounted.drive.flushes) == flushes + 1
 
     def test_syncing_a_folder_reaches_the_drive(self, mounted: Mounted) -> None:
         folder = mounted.mountpoint / "folder"
@@ -427,6 +447,38 @@ class TestLifetime:
         # The kernel reads a page again that could not be read ahead; that is refused, or cut.
         assert numbers in ([errno.EIO], [errno.ENOTCONN], [errno.ECONNABORTED])
 
+    def test_ending_refuses_those_whom_an_invalidation_waits_for(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The thread in the kernel comes out only when the reader of the page was answered."""
+        asked, entered = threading.Event(), threading.Event()
+
+        async def never(handle: int, offset: int, size: int) -> bytes:
+            asked.set()
+            await trio.sleep_forever()
+            raise AssertionError
+
+        def forget(invalidation: Invalidation) -> None:
+            entered.set()
+            forget_in_kernel(invalidation)
+
+        monkeypatch.setattr(mount_module, "Invalidator", functools.partial(Invalidator, forget))
+        settings = MountSettings(unmount_deadline_s=0.2)
+        with MountThread(MemoryDrive, tmp_path / "mount", settings) as mount:
+            path = mount.mountpoint / "a"
+            path.write_bytes(b"x" * 1_000_000)
+            inode = path.stat().st_ino
+            monkeypatch.setattr(mount.drive, "read", never)
+            readers = [
+                subprocess.Popen(["cat", os.fspath(path)], stderr=subprocess.DEVNULL)
+                for _ in range(4)
+            ]
+            assert asked.wait(ANSWER_DEADLINE_S)
+            mount.call(mount.drive._announce.send_nowait, StaleInode(inode, data=True))
+            assert entered.wait(ANSWER_DEADLINE_S)
+            mount.stop()
+            assert all(reader.wait(ANSWER_DEADLINE_S) == 1 for reader in readers)
+
     async def test_cancelling_while_it_starts_leaves_nothing_mounted(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -509,11 +561,13 @@ class TestMountpoint:
         mountpoint = tmp_path / "a mount"
         with serving(mountpoint) as server:
             (mountpoint / "a").write_bytes(b"x")
-            os.listdir(mountpoint)
+            mountpoint.stat()
             server.send_signal(signal.SIGKILL)
             server.wait()
-        with refused(errno.ENOTCONN):
-            os.listdir(mountpoint)
+        mounted = mount_at(mountpoint)
+        assert mounted is not None
+        assert mounted.file_system == "fuse.atoll"
+        assert mountpoint.stat().st_ino == ROOT_INODE, "the kernel still shows the dead folder"
         with MountThread(MemoryDrive, mountpoint, MountSettings()) as mount:
             (mountpoint / "new").write_bytes(b"works")
             assert os.listdir(mountpoint) == ["new"]
