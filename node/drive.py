@@ -20,6 +20,7 @@ from node.core.tree_view import Version
 from node.filesystem.conflict_folder import NAME as ATOLL_NAME
 from node.filesystem.conflict_folder import ConflictFolder
 from node.filesystem.edits import Edits
+from node.filesystem.listings import Listing, Listings
 from node.filesystem.open_files import OpenFile, OpenFiles
 from node.filesystem.values import (
     AttributeChanges,
@@ -53,7 +54,6 @@ __all__ = [
     "Statistics",
 ]
 
-_PAGE_ENTRIES = 512
 _INVALIDATION_BUFFER = 4096  # a puller that outruns the kernel waits
 
 
@@ -64,15 +64,6 @@ class _Held:
     row: ItemRow
     version: Version[Content] | None
     is_unlinked: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _OpenFolder:
-    """A handle on a folder: entries are read in pages, by name."""
-
-    inode: int
-    item: ItemId | None
-    cookies: list[bytes]
 
 
 class Drive:
@@ -110,7 +101,8 @@ class Drive:
         self._held: dict[int, _Held] = {}
         self._shown_before: dict[int, Version[Content]] = {}
         self._handles: dict[int, tuple[OpenFile, bool]] = {}
-        self._folders: dict[int, _OpenFolder] = {}
+        self._listings = Listings(tree, self._listed_attributes)
+        self._folders: dict[int, tuple[int, Listing | None]] = {}
         self._next_handle = 1
         self._published = trio.Event()
         self._announce, self.invalidations = trio.open_memory_channel[Invalidation](
@@ -141,37 +133,37 @@ class Drive:
             return attributes_of(row, 0 if held.is_unlinked else 1, self._owner)
         return self._attributes(self._row(inode))
 
+    def _listed_attributes(self, row: ItemRow, links: int) -> Attributes:
+        return attributes_of(self._files.overlay(row), links, self._owner)
+
     def _attributes(self, row: ItemRow) -> Attributes:
         nlink = 1 if row.kind is Kind.DIRECTORY else self._tree.link_count(row.item)
         return attributes_of(self._files.overlay(row), nlink, self._owner)
 
     def open_folder(self, inode: int) -> int:
         """A handle to read a folder's entries; ENOENT, ENOTDIR."""
-        item = None if self._conflicts.holds(inode) else self._folder(inode).item
+        listing = None
+        if not self._conflicts.holds(inode):
+            listing = self._listings.open(self._folder(inode).item)
         handle = self._new_handle()
-        self._folders[handle] = _OpenFolder(inode, item, [b""])
+        self._folders[handle] = (inode, listing)
         return handle
 
     def read_folder(self, handle: int, after_cookie: int) -> Iterator[FolderEntry]:
         """Entries after a cookie (0: from the start), without ``.`` and ``..``."""
-        folder = self._folders[handle]
-        if folder.item is None:
-            entries = self._conflicts.list_folder(folder.inode)
+        inode, listing = self._folders[handle]
+        if listing is None:
+            entries = self._conflicts.list_folder(inode)
             for cookie, (name, attributes) in enumerate(entries, 1):
                 if cookie > after_cookie:
                     yield FolderEntry(name, cookie, attributes)
             return
-        cookie = min(after_cookie, len(folder.cookies) - 1)
-        after = folder.cookies[cookie]
-        while page := self._tree.list_folder(folder.item, after, _PAGE_ENTRIES):
-            for name, row in page:
-                cookie += 1
-                if cookie == len(folder.cookies):
-                    folder.cookies.append(name)
-                else:
-                    folder.cookies[cookie] = name
-                yield FolderEntry(name, cookie, self._attributes(row))
-            after = page[-1][0]
+        for entry in self._listings.read(listing, after_cookie):
+            if self._files.get(entry.attributes.inode) is None:
+                yield entry
+            else:
+                # Written to meanwhile, maybe: the kernel would believe an old size.
+                yield replace(entry, attributes=self.attributes(entry.attributes.inode))
 
     def release_folder(self, handle: int) -> None:
         """Give a folder's handle back."""
@@ -296,7 +288,11 @@ class Drive:
             self._hold_unlinked(target_row)
 
     def _exchange(
-        self, first_folder: ItemRow, first: EntryRow, second_folder: ItemRow, second: EntryRow | None
+        self,
+        first_folder: ItemRow,
+        first: EntryRow,
+        second_folder: ItemRow,
+        second: EntryRow | None,
     ) -> None:
         if second is None:
             raise drive_error(errno.ENOENT)
@@ -503,9 +499,7 @@ class Drive:
             raise drive_error(errno.ENODATA)
         return self._xattrs.get(self._row_or_held(inode), name)
 
-    def set_xattr(
-        self, inode: int, name: bytes, value: bytes, create: bool, replace: bool
-    ) -> None:
+    def set_xattr(self, inode: int, name: bytes, value: bytes, create: bool, replace: bool) -> None:
         """Set an extended attribute; EEXIST, ENODATA, EPERM for ``user.atoll.*``, ENOSPC, ERANGE."""
         if self._conflicts.holds(inode):
             raise drive_error(errno.EROFS)

@@ -22,7 +22,7 @@ from node.net.server_client import ServerClient
 from node.storage.block_cache import BlockCache
 from node.storage.journal import Journal
 from node.storage.standing import Standing
-from node.storage.tree import ItemRow, Tree
+from node.storage.tree import ItemRow, Tree, iterate_folder
 from node.sync.block_fetcher import BlockFetcher
 from node.sync.block_uploader import BlockUploader
 from node.sync.publisher import Publisher
@@ -209,12 +209,10 @@ class Commands:
         return row
 
     def _items_below(self, row: ItemRow) -> list[ItemId]:
-        found, after = [row.item], b""
+        found = [row.item]
         if row.kind is Kind.DIRECTORY:
-            while page := self._tree.list_folder(row.item, after, 1024):
-                for _, child in page:
-                    found += self._items_below(child)
-                after = page[-1][0]
+            for _, child in iterate_folder(self._tree, row.item):
+                found += self._items_below(child)
         return found
 
     async def list_conflicts(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:

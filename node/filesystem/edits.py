@@ -132,9 +132,7 @@ class Edits:
             raise drive_error(errno.ENOTEMPTY)
         folders = self._tree.merged_folders(entry.item)
         with self._database.transaction():
-            time_us = self._time_us(
-                *(self._registers.placements(folder) for folder in folders)
-            )
+            time_us = self._time_us(*(self._registers.placements(folder) for folder in folders))
             group = self._open_group(time_us, [*folders, *self._haunted(parent.item)])
             for folder in folders:
                 self._delete(folder, time_us, group)
@@ -222,9 +220,7 @@ class Edits:
         with self._database.transaction():
             time_us = self._time_us([base] if base is not None else [])
             group = self._open_group(time_us, [item])
-            dot = self._registers.write_local(
-                item, Register.CONTENT, content, time_us, group, base
-            )
+            dot = self._registers.write_local(item, Register.CONTENT, content, time_us, group, base)
             if is_urgent:
                 self._journal.make_urgent([group])
             self._tree.refresh_values(item, self._now_ns())

@@ -146,9 +146,7 @@ class OpenFiles:
 
     def _load(self, row: ItemRow, version: Version[Content]) -> OpenFile:
         content = version.value
-        file = OpenFile(
-            row.inode, row.item, version, content, content.size, content.mtime_ns
-        )
+        file = OpenFile(row.inode, row.item, version, content, content.size, content.mtime_ns)
         if isinstance(content, StagedContent):
             file.base = content.base
             file.staging = self._staged_files.get(content.staging)
@@ -239,12 +237,12 @@ class OpenFiles:
             return
         content: Content
         if file.small is not None:
-            content = Content(
-                Kind.FILE, len(file.small), file.mtime_ns, inline=bytes(file.small)
-            )
+            content = Content(Kind.FILE, len(file.small), file.mtime_ns, inline=bytes(file.small))
         elif file.staging is not None:
             file.staging.flush()
-            content = staged_content(file.base, file.staging.identity.hex(), file.size, file.mtime_ns)
+            content = staged_content(
+                file.base, file.staging.identity.hex(), file.size, file.mtime_ns
+            )
         else:
             assert file.version is not None
             origin = file.version.value.origin or file.version.dot

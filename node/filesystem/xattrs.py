@@ -56,9 +56,7 @@ class Xattrs:
         kept = [name for name, _ in self._present(row)] if row.xattr_count else []
         return own + kept
 
-    def set(
-        self, row: ItemRow, name: bytes, value: bytes, *, create: bool, replace: bool
-    ) -> None:
+    def set(self, row: ItemRow, name: bytes, value: bytes, *, create: bool, replace: bool) -> None:
         """Set a value; EEXIST (create), ENODATA (replace), ENOSPC, ERANGE, EPERM for Atoll's."""
         _check_kept(name)
         if name.startswith(_OWN):

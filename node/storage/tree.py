@@ -104,6 +104,7 @@ class Tree:
         self._hanging = Hanging(database, self._view)
         self._entries = FolderEntries(database, self.device_name)
         self.changes = Changes()
+        self.revision = 0  # grows with everything that may change what a folder lists
         if self.item(ROOT_ITEM) is None:
             self._database.execute(
                 f"INSERT INTO items ({_ITEM_COLUMNS}) "
@@ -146,14 +147,19 @@ class Tree:
 
     def list_folder(
         self, parent: ItemId, after: bytes, limit: int
-    ) -> list[tuple[bytes, ItemRow]]:
-        """Up to ``limit`` entries of a folder whose shown names follow ``after``, by name."""
+    ) -> list[tuple[bytes, int, ItemRow]]:
+        """Up to ``limit`` entries of a folder whose shown names follow ``after``, by name.
+
+        Returns:
+            Shown name, number of the item's links, and the item.
+        """
         rows = self._database.execute(
-            f"SELECT e.shown, {_LOOKUP_COLUMNS} FROM entries AS e JOIN items AS i "
+            "SELECT e.shown, (SELECT count(*) FROM links AS l WHERE l.item = e.item), "
+            f"{_LOOKUP_COLUMNS} FROM entries AS e JOIN items AS i "
             "ON i.item = e.item WHERE e.parent = ? AND e.shown > ? ORDER BY e.shown LIMIT ?",
             (parent, after, limit),
         )
-        return [(shown, _item_row(row)) for shown, *row in rows]
+        return [(shown, links, _item_row(row)) for shown, links, *row in rows]
 
     def has_entries(self, parent: ItemId) -> bool:
         """Whether a folder shows anything."""
@@ -222,6 +228,7 @@ class Tree:
 
     def note_entries_changed(self, folder: ItemId, time_us: int) -> None:
         """A folder's entries changed at that time; its shown time follows."""
+        self.revision += 1
         self._database.execute(
             "UPDATE items SET entries_us = ? WHERE item = ? AND entries_us < ?",
             (time_us, folder, time_us),
@@ -234,12 +241,14 @@ class Tree:
 
     def new_inode(self, item: ItemId) -> int:
         """Give an item another inode number; the old one is left to those who hold it."""
+        self.revision += 1
         inode = self._next_inode()
         self._database.execute("UPDATE items SET inode = ? WHERE item = ?", (inode, item))
         return inode
 
     def refresh(self, item: ItemId, now_ns: int) -> None:
         """Bring the view up to date after registers of ``item`` changed."""
+        self.revision += 1
         view = self._view(item)
         if item == ROOT_ITEM:
             self._store_item(item, replace(view, content=_ROOT_CONTENT, conflicts=()), now_ns)
@@ -255,6 +264,7 @@ class Tree:
         Nothing can be shown under its name yet (the caller looked), and nothing hangs below it, so
         that most of what `refresh` asks has a known answer.
         """
+        self.revision += 1
         (placed,) = view.links
         link = placed.link
         if CONTEST_MARK in link.name:
@@ -270,6 +280,7 @@ class Tree:
 
     def refresh_values(self, item: ItemId, now_ns: int) -> None:
         """As `refresh`, after a local write of attributes or content, which moves no shown item."""
+        self.revision += 1
         if self._database.row("SELECT 1 FROM links WHERE item = ?", (item,)) is None:
             self.refresh(item, now_ns)
             return
@@ -303,6 +314,7 @@ class Tree:
 
     def remove(self, item: ItemId) -> None:
         """Take an item out of the view of which no content is left."""
+        self.revision += 1
         self._hang(item, None)
         self._database.execute("DELETE FROM items WHERE item = ?", (item,))
 
@@ -343,9 +355,7 @@ class Tree:
         )
         old = None
         if not is_new:
-            old = self._database.row(
-                f"SELECT {_STORED_COLUMNS} FROM items WHERE item = ?", (item,)
-            )
+            old = self._database.row(f"SELECT {_STORED_COLUMNS} FROM items WHERE item = ?", (item,))
         if old == values:
             return
         self.changes.items.add(item)
@@ -419,5 +429,5 @@ def iterate_folder(tree: Tree, folder: ItemId) -> Iterator[tuple[bytes, ItemRow]
     """Every entry of a folder by name, read in pages so that a change between them does no harm."""
     after = b""
     while page := tree.list_folder(folder, after, 1024):
-        yield from page
+        yield from ((name, row) for name, _, row in page)
         after = page[-1][0]
