@@ -65,6 +65,8 @@ def serving(mountpoint: Path) -> Iterator[subprocess.Popen[str]]:
         server.wait()
         assert server.stdout is not None
         server.stdout.close()
+        while mount_at(mountpoint) is not None:
+            mountpoint_module.detach(mountpoint)
 
 
 class TestFailures:
@@ -555,7 +557,6 @@ class TestMountpoint:
             (tmp_path / "mount" / "a").write_bytes(b"x")
             assert "already mounted" in self.refusal(tmp_path / "mount")
             assert (tmp_path / "mount" / "a").read_bytes() == b"x"
-        mountpoint_module.detach(tmp_path / "mount")
 
     def test_a_mount_that_a_crash_left_is_cleaned(self, tmp_path: Path) -> None:
         mountpoint = tmp_path / "a mount"
@@ -564,15 +565,15 @@ class TestMountpoint:
             mountpoint.stat()
             server.send_signal(signal.SIGKILL)
             server.wait()
-        mounted = mount_at(mountpoint)
-        assert mounted is not None
-        assert mounted.file_system == "fuse.atoll"
-        assert mountpoint.stat().st_ino == ROOT_INODE, "the kernel still shows the dead folder"
-        with MountThread(MemoryDrive, mountpoint, MountSettings()) as mount:
-            (mountpoint / "new").write_bytes(b"works")
-            assert os.listdir(mountpoint) == ["new"]
-            mount.stop()
-        assert mount_at(mountpoint) is None
+            mounted = mount_at(mountpoint)
+            assert mounted is not None
+            assert mounted.file_system == "fuse.atoll"
+            assert mountpoint.stat().st_ino == ROOT_INODE, "the kernel shows the dead folder"
+            with MountThread(MemoryDrive, mountpoint, MountSettings()) as mount:
+                (mountpoint / "new").write_bytes(b"works")
+                assert os.listdir(mountpoint) == ["new"]
+                mount.stop()
+            assert mount_at(mountpoint) is None
 
     def test_a_terminated_process_leaves_nothing_mounted(self, tmp_path: Path) -> None:
         with serving(tmp_path / "mount") as server:

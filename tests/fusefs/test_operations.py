@@ -14,7 +14,7 @@ from fusefs.handles import OpenHandles
 from fusefs.operations import DriveOperations
 from tests.fusefs.memory_drive import ROOT_INODE, MemoryDrive
 
-NOBODY = cast(pyfuse3.RequestContext, None)
+NOBODY = cast("pyfuse3.RequestContext", None)
 
 
 @pytest.fixture
