@@ -216,6 +216,13 @@ class Registers:
             for row in rows
         ]
 
+    def has_siblings(self, item: ItemId) -> bool:
+        """Whether some register of an item has several live versions: their times decide."""
+        row = self._database.row(
+            "SELECT 1 FROM versions WHERE item = ? GROUP BY register HAVING count(*) > 1", (item,)
+        )
+        return row is not None
+
     def is_waiting(self, item: ItemId, register: Register) -> bool:
         """Whether a local write of the register is not yet sealed."""
         return (

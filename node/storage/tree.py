@@ -300,7 +300,9 @@ class Tree:
         row = self.item(item)
         if row is None:
             return
-        if row.conflicts or (placement is not None and not self._may_retime(row, placement)):
+        if self._registers.has_siblings(item) or (
+            placement is not None and not self._may_retime(row, placement)
+        ):
             self.refresh(item, now_ns)
         elif placement is not None and placement.time_us != time_us:
             self._hanging.retime(item, placement.dot, time_us)
@@ -308,7 +310,7 @@ class Tree:
     def _may_retime(self, row: ItemRow, placement: Version[Placement]) -> bool:
         """Whether nobody else wants the one name of a file, so that its time decides nothing."""
         links = placement.value.links
-        if row.kind is Kind.DIRECTORY or len(links) > 1:
+        if row.kind is Kind.DIRECTORY or len(links) != 1:
             return False
         return all(self._entries.is_alone(link.parent, link.name) for link in links)
 

@@ -121,8 +121,13 @@ class Index:
                 continue
             time_us = max(group.last_us, *(write.version.time_us for write in writes))
             self.registers.mark_sealed(group.id, record, time_us)
-            for write in writes:
-                self.tree.refresh(write.item, self.now_ns)
+            placements = {
+                write.item: write.version
+                for write in writes
+                if write.register is Register.PLACEMENT
+            }
+            for item in dict.fromkeys(write.item for write in writes):
+                self.tree.retime(item, placements.get(item), time_us, self.now_ns)
             opened = tuple(
                 OpenedWrite(
                     write.item,
@@ -174,7 +179,7 @@ class Index:
         unread: list[tuple[tuple[bytes, ...], ItemId]] = [((), ROOT_ITEM)]
         while unread:
             path, folder = unread.pop()
-            for name, row in self.tree.list_folder(folder, b"", 10_000):
+            for name, _, row in self.tree.list_folder(folder, b"", 10_000):
                 found[*path, name] = row.item
                 if row.kind is Kind.DIRECTORY:
                     unread.append(((*path, name), row.item))
@@ -241,6 +246,12 @@ class Index:
             base.value.inline,
         )
         self.edits.write_content(row.item, content, base, is_urgent=False)
+
+    def set_mode(self, path: str, mode: int) -> None:
+        self._tick()
+        self.edits.set_attributes(
+            self.row_at(path).item, lambda now, _: ItemAttributes(mode, now.uid, now.gid)
+        )
 
     def unlink(self, path: str) -> None:
         self._tick()

@@ -13,7 +13,7 @@ from protocol.limits import MAX_TIME_US
 from protocol.records import Register
 from protocol.values import Content, ExplicitTime, ItemAttributes, Kind, Placement
 from protocol.version_vector import Dot
-from tests.node.storage.indexes import item_id, link_to, version_of
+from tests.node.storage.indexes import STEP_NS, item_id, link_to, version_of
 
 DATE = "2025-10-09"
 RECORD = RecordId(b"r" * 32)
@@ -593,13 +593,56 @@ class TestFolderTimes:
         assert one.row_at("d").shown_mtime_ns == two.row_at("d").shown_mtime_ns
 
 
+class TestSealing:
+    """A record has one time for all that it holds: a waiting write may get a later one."""
+
+    def wait_and_receive(self, world, one, two):
+        two.now_ns += 10 * STEP_NS
+        world.records += two.seal()
+        for record in world.missing(one):
+            one.receive(record)
+        one.now_ns += 20 * STEP_NS
+        one.move("a", "b")
+
+    def test_attributes_that_waited_win_over_those_that_were_set_meanwhile(self, world, one, two):
+        one.make_file("a")
+        world.sync()
+        one.set_mode("a", 0o711)
+        two.set_mode("a", 0o722)
+        self.wait_and_receive(world, one, two)
+        settled(world)
+        assert two.row_at("b").mode == 0o711
+
+    def test_so_does_the_time_of_equal_bytes(self, world, one, two):
+        one.make_file("a")
+        world.sync()
+        one.write("a", "same")
+        two.now_ns += STEP_NS
+        two.write("a", "same")
+        self.wait_and_receive(world, one, two)
+        settled(world)
+
+    def test_and_a_rename(self, world, one, two):
+        one.make_file("a", "old")
+        world.sync()
+        one.link("a", "c")
+        two.move("a", "d")
+        two.now_ns += 10 * STEP_NS
+        world.records += two.seal()
+        for record in world.missing(one):
+            one.receive(record)
+        one.now_ns += 20 * STEP_NS
+        one.write("c", "new")
+        settled(world)
+
+
 class TestReading:
     def test_folders_are_read_in_pages_by_name(self, index):
         names = [f"{number:03}" for number in range(20)]
         for name in reversed(names):
             index.make_file(name)
         page = index.tree.list_folder(ROOT_ITEM, b"004", 3)
-        assert [name for name, _ in page] == [b"005", b"006", b"007"]
+        assert [name for name, _, _ in page] == [b"005", b"006", b"007"]
         assert [name.decode() for name, _ in iterate_folder(index.tree, ROOT_ITEM)] == names
 
     def test_paths_and_totals_follow_what_is_shown(self, index):

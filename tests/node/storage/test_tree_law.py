@@ -21,7 +21,7 @@ NAMES = ("a", "b", "c.txt")
 
 ACTIONS = [
     *["mkdir"] * 2,
-    *["create", "write", "touch", "link"],
+    *["create", "write", "touch", "link", "mode"],
     *["remove"] * 2,
     *["move"] * 3,
     *["nest"] * 4,
@@ -60,6 +60,8 @@ def perform(world, step):
         index.write(files[first % len(files)], str(second))
     elif action == "touch" and files:
         index.touch(files[first % len(files)])
+    elif action == "mode" and paths:
+        index.set_mode(paths[first % len(paths)], second)
     elif action == "remove" and paths:
         index.remove_all(paths[first % len(paths)])
     elif action == "link" and files:
