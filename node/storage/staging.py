@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from node.storage.staging_disk import SlotFile, StagingDirectory
-from node.storage.staging_file import StagedContent, StagingFile
+from node.storage.staging_file import StagingFile
 from node.storage.staging_format import (
     MAX_LABEL_BYTES,
     SEGMENT_BYTES,
@@ -23,6 +23,7 @@ from node.storage.staging_format import (
     FileState,
     SlotSeal,
 )
+from node.storage.staging_log import SegmentLog, StagedContent
 from node.storage.staging_memory import RecentSegments
 from node.storage.staging_recovery import recover, was_never_flushed
 from protocol.crypto.keys import derive
@@ -131,4 +132,5 @@ class StagingStore:
 
     def _to_file(self, identity: bytes, content: StagedContent, *, exists: bool) -> StagingFile:
         disk = SlotFile(self._directory, identity.hex(), exists=exists)
-        return StagingFile(identity, disk, self._seal(identity), content, self._recent, self._lock)
+        log = SegmentLog(disk, self._seal(identity), content)
+        return StagingFile(identity, log, self._recent, self._lock, content.unreadable_slots)

@@ -8,7 +8,6 @@ had been synced: then its segment is damaged, and never taken for unwritten. Ref
 from __future__ import annotations
 
 from node.storage.staging_disk import SlotFile
-from node.storage.staging_file import StagedContent
 from node.storage.staging_format import (
     NO_SEGMENT,
     SEGMENT_BYTES,
@@ -20,6 +19,7 @@ from node.storage.staging_format import (
     claimed_bytes,
     claimed_write,
 )
+from node.storage.staging_log import StagedContent
 from node.storage.staging_slots import SlotSpace
 from protocol.errors import RemoteProtocolError
 

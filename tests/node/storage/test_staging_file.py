@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from node.errors import StorageError
-from node.storage import staging_file
+from node.storage import staging_log
 from node.storage.staging import StagingStore
 from node.storage.staging_format import MAX_CUTS, SEGMENT_BYTES, SLOT_STRIDE
 from node.storage.staging_pieces import BaseRange, StagedBytes, Zeros
@@ -352,7 +352,7 @@ class Pair:
 @pytest.fixture
 def few_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets a few truncations reach what otherwise takes dozens."""
-    monkeypatch.setattr(staging_file, "MAX_CUTS", 2)
+    monkeypatch.setattr(staging_log, "MAX_CUTS", 2)
 
 
 @pytest.mark.usefixtures("few_cuts")

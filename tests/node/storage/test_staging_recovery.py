@@ -14,7 +14,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from node.errors import StorageError
-from node.storage import staging_file
+from node.storage import staging_log
 from node.storage.staging import StagingStore
 from node.storage.staging_file import StagingFile
 from node.storage.staging_format import SEGMENT_BYTES, SLOT_STRIDE
@@ -137,6 +137,28 @@ def test_damage_that_a_later_write_or_truncation_covers_does_no_harm(tmp_path: P
     found.snapshot().close()
 
 
+def test_damage_that_was_truncated_away_does_not_come_back(tmp_path: Path):
+    file = StagingStore(tmp_path, KEY).create(0, b"label")
+    data = random_bytes(1, 2 * SEGMENT_BYTES)
+    file.write(0, data)
+    file.sync()
+    file.truncate(2 * SEGMENT_BYTES + 1)
+    file.flush()
+    path = only_path(tmp_path)
+    raw = bytearray(path.read_bytes())
+    raw[SLOT_STRIDE + 100] ^= 1
+    path.write_bytes(raw)
+    found = reopened(tmp_path)
+    with pytest.raises(StorageError):
+        found.snapshot()
+    found.truncate(SEGMENT_BYTES)
+    found.truncate(2 * SEGMENT_BYTES)
+    found.flush()
+    for file in (found, reopened(tmp_path)):
+        assert content(file, b"") == data[:SEGMENT_BYTES] + bytes(SEGMENT_BYTES)
+        file.snapshot().close()
+
+
 def test_a_recovered_file_goes_on_as_if_nothing_had_happened(tmp_path: Path):
     store = StagingStore(tmp_path, KEY)
     file = store.create(0, b"label")
@@ -192,7 +214,7 @@ def test_other_files_in_the_directory_are_left_alone(tmp_path: Path):
 WRITER = """
 import sys
 from pathlib import Path
-from node.storage import staging_file
+from node.storage import staging_log
 from node.storage.staging import StagingStore
 from tests.node.storage.staging_model import KEY, random_bytes
 
@@ -378,7 +400,7 @@ def test_a_loss_of_power_loses_nothing_that_was_synced(
 ):
     live, found = tmp_path_factory.mktemp("live"), tmp_path_factory.mktemp("found")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(staging_file, "MAX_CUTS", 2)
+        monkeypatch.setattr(staging_log, "MAX_CUTS", 2)
         powered = PoweredFile(live, monkeypatch)
         for seed, (kind, first, second) in enumerate(steps):
             powered.apply(kind, first, second, seed)
@@ -395,7 +417,7 @@ def test_a_loss_of_power_loses_nothing_that_was_synced(
 def test_merged_truncations_lose_nothing_that_was_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(staging_file, "MAX_CUTS", 2)
+    monkeypatch.setattr(staging_log, "MAX_CUTS", 2)
     (tmp_path / "live").mkdir()
     (tmp_path / "found").mkdir()
     powered = PoweredFile(tmp_path / "live", monkeypatch)
