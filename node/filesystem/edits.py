@@ -51,28 +51,29 @@ class Edits:
         """Make a new item in a folder.
 
         Raises:
-            DriveError: EEXIST, or the name can not be given.
+            DriveError: EEXIST, ENOENT when the folder was deleted, or the name can not be given.
             StorageError: the index can not be written; nothing was made.
         """
         checked_name(name)
-        if self._tree.entry(parent.item, name) is not None:
+        folder = self._taking(parent)
+        if self._tree.entry(folder, name) is not None:
             raise drive_error(errno.EEXIST)
         item = ItemId(os.urandom(ItemId.size_bytes))
         time_us = self._time_us()
-        link = Link(LinkId(os.urandom(LinkId.size_bytes)), parent.item, name)
+        link = Link(LinkId(os.urandom(LinkId.size_bytes)), folder, name)
         placement = Placement((link,))
-        haunted = self._haunted(parent.item)
+        haunted = self._haunted(folder)
         with self._database.transaction():
             group = self._open_group(time_us, haunted)
             if haunted:
-                self._keep_folder(parent.item, time_us, group)
+                self._keep_folder(folder, time_us, group)
             write = self._registers.write_first
             view = view_item(
                 [write(item, Register.PLACEMENT, placement, time_us, group)],
                 [write(item, Register.ATTRIBUTES, attributes, time_us, group)],
                 [write(item, Register.CONTENT, content, time_us, group)],
             )
-            self._entries_changed(parent.item, time_us, group)
+            self._entries_changed(folder, time_us, group)
             if haunted:
                 self._tree.refresh(item, self._now_ns())
             else:
@@ -85,25 +86,27 @@ class Edits:
         """Give an item one more name.
 
         Raises:
-            DriveError: EEXIST; EPERM for a folder; EMLINK; ENOENT when the item was deleted.
+            DriveError: EEXIST; EPERM for a folder; EMLINK; ENOENT when the item or the folder was
+                deleted.
         """
         checked_name(name)
         if row.kind is Kind.DIRECTORY:
             raise drive_error(errno.EPERM)
-        if self._tree.entry(parent.item, name) is not None:
+        folder = self._taking(parent)
+        if self._tree.entry(folder, name) is not None:
             raise drive_error(errno.EEXIST)
         present = self._shown_links(row.item)
         if not present:
             raise drive_error(errno.ENOENT)
         if len(present) >= MAX_LINKS:
             raise drive_error(errno.EMLINK)
-        added = Link(LinkId(os.urandom(LinkId.size_bytes)), parent.item, name)
+        added = Link(LinkId(os.urandom(LinkId.size_bytes)), folder, name)
         with self._database.transaction():
             time_us = self._time_us(self._registers.placements(row.item))
-            group = self._open_group(time_us, [row.item, *self._haunted(parent.item)])
-            self._keep_folder(parent.item, time_us, group)
+            group = self._open_group(time_us, [row.item, *self._haunted(folder)])
+            self._keep_folder(folder, time_us, group)
             self._write_links(row.item, [*present, added], [], time_us, group)
-            self._entries_changed(parent.item, time_us, group)
+            self._entries_changed(folder, time_us, group)
             self._tree.refresh(row.item, self._now_ns())
         return self._tree.item(row.item) or row
 
@@ -113,9 +116,12 @@ class Edits:
         Returns:
             Whether the item has no name left.
         """
+        contested = self._contested(entry)
+        touched = [entry.item, *(other.item for other in contested)]
         with self._database.transaction():
-            time_us = self._time_us(self._registers.placements(entry.item))
-            group = self._open_group(time_us, [entry.item, *self._haunted(parent.item)])
+            time_us = self._time_us(*map(self._registers.placements, touched))
+            group = self._open_group(time_us, [*touched, *self._haunted(parent.item)])
+            self._keep_names(contested, time_us, group)
             is_last = self._remove_link(entry, time_us, group)
             self._keep_folder(parent.item, time_us, group)
             self._entries_changed(parent.item, time_us, group)
@@ -131,9 +137,12 @@ class Edits:
         if self._tree.has_entries(entry.item):
             raise drive_error(errno.ENOTEMPTY)
         folders = self._tree.merged_folders(entry.item)
+        contested = self._contested(entry)
+        touched = [*folders, *(other.item for other in contested)]
         with self._database.transaction():
-            time_us = self._time_us(*(self._registers.placements(folder) for folder in folders))
-            group = self._open_group(time_us, [*folders, *self._haunted(parent.item)])
+            time_us = self._time_us(*map(self._registers.placements, touched))
+            group = self._open_group(time_us, [*touched, *self._haunted(parent.item)])
+            self._keep_names(contested, time_us, group)
             for folder in folders:
                 self._delete(folder, time_us, group)
             self._keep_folder(parent.item, time_us, group)
@@ -154,12 +163,16 @@ class Edits:
             Whether the replaced item has no name left (False when there was none).
         """
         checked_name(target_name)
+        into = self._taking(target_parent)
         moved = self._tree.merged_folders(source.item)
-        touched = [*moved, *([target.item] if target is not None else [])]
+        replaced = [target] if target is not None else []
+        contested = self._contested(source, *replaced)
+        touched = [*moved, *(entry.item for entry in (*replaced, *contested))]
         is_last = False
         with self._database.transaction():
-            time_us = self._time_us(*(self._registers.placements(item) for item in touched))
-            group = self._open_group(time_us, [*touched, *self._haunted(target_parent.item)])
+            time_us = self._time_us(*map(self._registers.placements, touched))
+            group = self._open_group(time_us, [*touched, *self._haunted(into)])
+            self._keep_names(contested, time_us, group)
             if target is not None:
                 if self._is_folder(target.item):
                     for folder in self._tree.merged_folders(target.item):
@@ -167,28 +180,30 @@ class Edits:
                 else:
                     is_last = self._remove_link(target, time_us, group)
                 self._journal.make_urgent([group])
-            self._keep_folder(target_parent.item, time_us, group)
-            for item in moved:
-                link_id = source.link if item == source.item else None
-                self._move_link(item, link_id, target_parent.item, target_name, time_us, group)
+            self._keep_folder(into, time_us, group)
+            self._move_entry(source, moved, into, target_name, time_us, group)
             self._entries_changed(source_parent.item, time_us, group)
-            self._entries_changed(target_parent.item, time_us, group)
+            self._entries_changed(into, time_us, group)
         return is_last
 
     def exchange(
         self, first_parent: ItemRow, first: EntryRow, second_parent: ItemRow, second: EntryRow
     ) -> None:
         """Swap two entries in one record."""
-        touched = [first.item, second.item]
+        firsts = self._tree.merged_folders(first.item)
+        seconds = self._tree.merged_folders(second.item)
+        contested = self._contested(first, second)
+        touched = [*firsts, *seconds, *(other.item for other in contested)]
+        parents = (first_parent.item, second_parent.item)
         with self._database.transaction():
-            time_us = self._time_us(*(self._registers.placements(item) for item in touched))
-            group = self._open_group(time_us, touched)
-            self._move_link(
-                first.item, first.link, second_parent.item, second.shown, time_us, group
-            )
-            self._move_link(
-                second.item, second.link, first_parent.item, first.shown, time_us, group
-            )
+            time_us = self._time_us(*map(self._registers.placements, touched))
+            haunted = [folder for parent in parents for folder in self._haunted(parent)]
+            group = self._open_group(time_us, [*touched, *haunted])
+            self._keep_names(contested, time_us, group)
+            for parent in parents:
+                self._keep_folder(parent, time_us, group)
+            self._move_entry(first, firsts, second_parent.item, second.shown, time_us, group)
+            self._move_entry(second, seconds, first_parent.item, first.shown, time_us, group)
             self._entries_changed(first_parent.item, time_us, group)
             self._entries_changed(second_parent.item, time_us, group)
 
@@ -269,19 +284,60 @@ class Edits:
         links, former = merge_placements(self._registers.placements(folder))
         return [folder] if former and not links else []
 
-    def _move_link(
+    def _taking(self, parent: ItemRow) -> ItemId:
+        """The folder that takes new entries for this one; ENOENT when it was deleted."""
+        folder = parent.merged_into or parent.item
+        if folder != ROOT_ITEM and not self._tree.link_count(folder):
+            raise drive_error(errno.ENOENT)
+        return folder
+
+    def _contested(self, *leaving: EntryRow) -> list[EntryRow]:
+        """Entries that would be shown under other names once these leave theirs."""
+        links = {(entry.item, entry.link) for entry in leaving}
+        others = [
+            other
+            for entry in leaving
+            for other in self._tree.renamed_entries(entry.parent, entry.name)
+            if (other.item, other.link) not in links
+        ]
+        return list(dict.fromkeys(others))
+
+    def _keep_names(self, contested: Iterable[EntryRow], time_us: int, group: int) -> None:
+        """What is shown under a name that it did not want wants it from now on.
+
+        So no file slides under a name while a program saves another one there.
+        """
+        for entry in contested:
+            self._move_link(entry.item, entry.link, None, entry.shown, time_us, group)
+
+    def _move_entry(
         self,
-        item: ItemId,
-        link_id: LinkId | None,
+        entry: EntryRow,
+        items: Iterable[ItemId],
         parent: ItemId,
         name: bytes,
         time_us: int,
         group: int,
     ) -> None:
+        """Move one name with all folders that are shown as one under it."""
+        for item in items:
+            link_id = entry.link if item == entry.item else None
+            self._move_link(item, link_id, parent, name, time_us, group)
+
+    def _move_link(
+        self,
+        item: ItemId,
+        link_id: LinkId | None,
+        parent: ItemId | None,
+        name: bytes,
+        time_us: int,
+        group: int,
+    ) -> None:
+        """Move one link of an item, or (None) all; without a parent they stay in their folders."""
         present = self._shown_links(item)
         kept = [link for link in present if link_id is not None and link.id != link_id]
         moved = [link for link in present if link_id is None or link.id == link_id]
-        renamed = [replace(link, parent=parent, name=name) for link in moved]
+        renamed = [replace(link, parent=parent or link.parent, name=name) for link in moved]
         self._write_links(item, [*kept, *renamed], moved, time_us, group)
         self._tree.refresh(item, self._now_ns())
 

@@ -180,6 +180,15 @@ class Tree:
         )
         return [_entry_row(row) for row in rows]
 
+    def renamed_entries(self, parent: ItemId, name: bytes) -> list[EntryRow]:
+        """Entries of a folder that want a name and are shown under others."""
+        rows = self._database.execute(
+            f"SELECT {_ENTRY_COLUMNS} FROM entries "
+            "WHERE parent = ? AND name = ? AND shown <> name",
+            (parent, name),
+        )
+        return [_entry_row(row) for row in rows]
+
     def path(self, item: ItemId) -> bytes | None:
         """The first path of an item from the namespace's root, without a leading slash."""
         parts: list[bytes] = []
