@@ -270,6 +270,12 @@ class Journal:
         self._database.set_meta("journal_epoch", epoch)
         self._database.set_meta("journal_position", position)
 
+    def advance(self, epoch: str, position: int) -> None:
+        """A record of this device is at ``position``: nothing is left to be read up to there, if
+        the cursor stands right before it."""
+        if self.cursor == (epoch, position - 1):
+            self._database.set_meta("journal_position", position)
+
     def add_device(
         self, device: DeviceId, account: bytes, signing_public: bytes, name: str
     ) -> None:

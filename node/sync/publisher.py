@@ -40,6 +40,7 @@ _LONGEST_WAIT_US = (
 )
 _GROUPS_AT_ONCE = 64
 _STAGED_AT_ONCE = 64  # groups with staged contents that are sealed side by side
+_BURST_S = 0.03  # what comes within this after a round of work waits for the next round
 _POLL_S = 0.05  # how often groups are looked at while some wait for the settle time
 _LONG_RECORD_BLOCKS = 16  # records with more blocks travel by themselves, so that notes pass them
 _LONG_RECORDS_AT_ONCE = 2
@@ -167,6 +168,8 @@ class Publisher:
                 self._note(error)
                 await trio.sleep(_delay_s(error, backoff))
                 continue
+            # One change goes at once; the next ones of a burst are taken together.
+            await trio.sleep(_BURST_S)
             if has_waiting:
                 with trio.move_on_after(_POLL_S):
                     await self._wait_changed()
@@ -365,6 +368,8 @@ class Publisher:
             try:
                 await self._send(batch)
                 backoff.reset()
+                if len(batch) < MAX_COMMIT_RECORDS:
+                    await trio.sleep(_BURST_S)
             except NodeError as error:
                 self._note(error)
                 await trio.sleep(_delay_s(error, backoff))
@@ -412,6 +417,7 @@ class Publisher:
             for record, result in zip(batch, response.results, strict=True):
                 if result.position is not None:
                     self._journal.acknowledge(record.id, result.position)
+                    self._journal.advance(response.journal_epoch, result.position)
                 elif result.error is not None:
                     is_retried |= self._refuse(record, result.error)
         self._cache.unprotect([block for block in blocks if not self._journal.needs_block(block)])

@@ -33,6 +33,7 @@ from protocol.records import SignedRecord
 _PAGE_RECORDS = 500
 _STEP_S = 0.004  # the loop is given back after applying for so long
 _POLL_TIMEOUT_S = 25
+_MOMENT_S = 0.005
 _STREAM_PATIENCE = 3  # streams that fail at once before polling takes over for a while
 
 _log = structlog.get_logger(__name__)
@@ -108,6 +109,7 @@ class Puller:
         self._answered = 0
         self._progress = trio.Event()
         self.announced = 0
+        self._state: EventsResponse | None = None
         self.records_applied = 0
         self.connection = Connection.CONNECTING
         self.last_error: str | None = None
@@ -163,16 +165,20 @@ class Puller:
         self.connection = Connection.ONLINE
         self.last_error = None
         self.announced = state.namespaces.get(self._namespace, 0)
-        epoch, position = self._journal.cursor
-        lengths = (self._trust.account.length, self._trust.namespace.length) if (
-            self._trust.is_known
-        ) else (0, 0)
-        if (
-            (state.journal_epoch, self.announced) != (epoch, position)
-            or state.account_log_length != lengths[0]
-            or state.namespace_log_lengths.get(self._namespace) != lengths[1]
-        ):
+        self._state = state
+        if not self._is_up_to_date():
             self._wanted.set()
+
+    def _is_up_to_date(self) -> bool:
+        """Whether what the server announced last is here."""
+        state = self._state
+        return (
+            state is not None
+            and self._trust.is_known
+            and self._journal.cursor == (state.journal_epoch, self.announced)
+            and state.account_log_length == self._trust.account.length
+            and state.namespace_log_lengths.get(self._namespace) == self._trust.namespace.length
+        )
 
     # Pulling
 
@@ -181,10 +187,14 @@ class Puller:
         while True:
             with trio.move_on_after(60):
                 await self._wanted.wait()
+            # A commit of this device is announced to it as well, often before its answer is here:
+            # after a moment there is mostly nothing left to fetch.
+            await trio.sleep(_MOMENT_S)
             self._wanted = trio.Event()
             asked = self._asked
             try:
-                await self._pull_all()
+                if asked > self._answered or not self._is_up_to_date():
+                    await self._pull_all()
             except NodeError as error:
                 self._note(error)
                 self._wanted.set()
@@ -195,8 +205,15 @@ class Puller:
             self._progress.set()
             self._progress = trio.Event()
 
+    def _has_longer_logs(self) -> bool:
+        state = self._state
+        return state is not None and (
+            state.account_log_length > self._trust.account.length
+            or state.namespace_log_lengths.get(self._namespace, 0) > self._trust.namespace.length
+        )
+
     async def _pull_all(self) -> None:
-        if not self._trust.is_known:
+        if not self._trust.is_known or self._has_longer_logs():
             await self._trust.refresh(self._client)
         while True:
             epoch, position = self._journal.cursor
@@ -255,6 +272,11 @@ class Puller:
     ) -> list[tuple[int, bytes, SignedRecord | Exception]]:
         """Parse and verify a page; a stranger's record makes the logs be fetched once more."""
         parsed = await trio.to_thread.run_sync(_parse_all, received)
+        if all(
+            isinstance(record, SignedRecord) and self._journal.knows(record.id)
+            for _, _, record in parsed
+        ):
+            return parsed  # verified when they came, or made here
         strangers = [
             record
             for _, _, record in parsed
