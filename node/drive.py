@@ -85,6 +85,7 @@ class Drive:
         xattrs: Xattrs,
         owner: Owner,
         home: Path,
+        sync_disk: Callable[[], None],
         now_ns: Callable[[], int],
     ) -> None:
         self._database = database
@@ -96,6 +97,7 @@ class Drive:
         self._xattrs = xattrs
         self._owner = owner
         self._home = home
+        self._sync_disk = sync_disk  # blocks until sealed blocks and the index are on the disk
         self._now_ns = now_ns
         self._lookups: dict[int, int] = {}
         self._held: dict[int, _Held] = {}
@@ -449,14 +451,14 @@ class Drive:
             self._edits.make_urgent(file.item)
             self._published.set()
         await self._files.sync(file)
-        await trio.to_thread.run_sync(self._database.sync)
+        await trio.to_thread.run_sync(self._sync_disk)
 
     async def fsync_folder(self, inode: int) -> None:
         """The folder's entries survive the loss of power; its waiting changes are published."""
         if not self._conflicts.holds(inode):
             self._edits.make_urgent(self._folder(inode).item)
             self._published.set()
-        await trio.to_thread.run_sync(self._database.sync)
+        await trio.to_thread.run_sync(self._sync_disk)
 
     async def release(self, handle: int) -> None:
         """The last use of a handle; what was written is registered."""

@@ -89,10 +89,10 @@ def run(settings: NodeSettings) -> int:
         sentences = _sentences(group)
         if not sentences:
             raise
-        print(f"atoll: {'; '.join(sentences)}", file=sys.stderr)
+        sys.stderr.write(f"atoll: {'; '.join(sentences)}\n")
         return 1
     except NodeError as error:
-        print(f"atoll: {error.message}", file=sys.stderr)
+        sys.stderr.write(f"atoll: {error.message}\n")
         return 1
     return 0
 
@@ -101,7 +101,8 @@ class _Node:
     """Everything that one run of a node consists of."""
 
     def __init__(self, settings: NodeSettings, state: StateDirectory, keystore: Keystore) -> None:
-        assert keystore.account is not None and keystore.namespace is not None
+        assert keystore.account is not None
+        assert keystore.namespace is not None
         self._settings = settings
         device = DeviceKeyPair(
             SigningKey.from_seed(keystore.signing_seed), BoxKey.from_private(keystore.box_private)
@@ -121,7 +122,7 @@ class _Node:
         self._client = ServerClient(
             ServerAddress.parse(keystore.server), DeviceCredentials(device.id, device.signing)
         )
-        cache = BlockCache(state.blocks, settings.cache_limit_bytes)
+        cache = self._cache = BlockCache(state.blocks, settings.cache_limit_bytes)
         cache.protect(journal.unsent_blocks())
         self._fetcher = BlockFetcher(
             cache,
@@ -154,6 +155,7 @@ class _Node:
             xattrs=Xattrs(registers, edits, standing, reader.cached_share),
             owner=owner,
             home=settings.home,
+            sync_disk=self._sync_disk,
             now_ns=time.time_ns,
         )
         trust = Trust(self._database, journal, keystore.account, namespace, device)
@@ -218,7 +220,13 @@ class _Node:
             for item in registers.adopt_waiting_writes():
                 tree.refresh(item, time.time_ns())
         tree.take_changes()
-        self._files.recover()
+        for trouble in self._files.recover():
+            self._journal.raise_alarm("staging", trouble, time.time_ns() // 1000)
+
+    def _sync_disk(self) -> None:
+        """Sealed blocks first, then the index that refers to them."""
+        self._cache.sync_pending()
+        self._database.sync()
 
     async def run(self) -> None:
         """Serve until told to stop, then write out, unmount and end."""
@@ -238,7 +246,8 @@ class _Node:
                     nursery.start_soon(self._keep_going, "publishing", self._publisher.run)
                     nursery.start_soon(self._keep_going, "pulling", self._puller.run)
                     await nursery.start(self._control.serve)
-                    print(f"atoll: mounted at {self._settings.mountpoint}", flush=True)
+                    sys.stdout.write(f"atoll: mounted at {self._settings.mountpoint}\n")
+                    sys.stdout.flush()
                     nursery.start_soon(self._end_with, mount_nursery.cancel_scope)
                 self._drive.register_all()
                 with trio.move_on_after(self._settings.stop_deadline_s / 2):

@@ -50,6 +50,8 @@ class ConflictFolder:
         self._tree = tree
         self._registers = registers
         self._owner = owner
+        self._cached: dict[Path, ConflictVersion | None] = {}
+        self._cached_revision = -1
         self._inodes: dict[Path, int] = {}
         self._paths: dict[int, Path] = {}
 
@@ -60,15 +62,18 @@ class ConflictFolder:
 
     def versions(self) -> list[ConflictVersion]:
         """Every conflict version of a file that is shown, by path."""
-        found = []
+        found: list[ConflictVersion] = []
         for row in self._tree.conflicts():
             path = self._tree.path(row.item)
             if path is None:
                 continue
             _, others = choose_content(self._registers.contents(row.item))
+            taken: set[bytes] = set()
             for version in others:
                 device = self._tree.device_name(version.device)
-                found.append(ConflictVersion(row, path, _name(device, version), device, version))
+                name = _name(device, version, taken)
+                taken.add(name)
+                found.append(ConflictVersion(row, path, name, device, version))
         return sorted(found, key=lambda conflict: (conflict.path, conflict.name))
 
     def root(self) -> Attributes:
@@ -106,16 +111,22 @@ class ConflictFolder:
         return version
 
     def _known(self) -> dict[Path, ConflictVersion | None]:
-        known: dict[Path, ConflictVersion | None] = {(_CONFLICTS,): None}
-        for conflict in self.versions():
-            known[(_CONFLICTS, *conflict.path.split(b"/"), conflict.name)] = conflict
-        return known
+        """Every path of this folder, with None for folders; made anew when the tree has changed."""
+        if self._cached_revision != self._tree.revision:
+            known: dict[Path, ConflictVersion | None] = {(_CONFLICTS,): None}
+            for conflict in self.versions():
+                parts = conflict.path.split(b"/")
+                for depth in range(1, len(parts) + 1):
+                    known.setdefault((_CONFLICTS, *parts[:depth]), None)
+                known[(_CONFLICTS, *parts, conflict.name)] = conflict
+            self._cached, self._cached_revision = known, self._tree.revision
+        return self._cached
 
     def _attributes(self, path: Path) -> Attributes:
         known = self._known()
         conflict = known.get(path)
         if conflict is None:
-            if path and path not in known and not any(_is_below(other, path) for other in known):
+            if path and path not in known:
                 raise drive_error(errno.ENOENT)
             return self._folder(path)
         content = conflict.version.value
@@ -151,7 +162,16 @@ def _is_below(path: Path, folder: Path) -> bool:
     return len(path) > len(folder) and path[: len(folder)] == folder
 
 
-def _name(device_name: str, version: Version[Content]) -> bytes:
-    time = datetime.datetime.fromtimestamp(version.time_us / 1e6, datetime.UTC)
-    device = "".join(c if c.isprintable() and c != "/" else "_" for c in device_name)
-    return f"{device}-{time.strftime('%Y-%m-%dT%H.%M.%S.%f')}".encode()
+def _name(device_name: str, version: Version[Content], taken: set[bytes]) -> bytes:
+    time = _EPOCH + datetime.timedelta(microseconds=version.time_us)
+    device = "".join(c if c.isprintable() and c != "/" else "_" for c in device_name)[:40]
+    number = 1
+    while True:
+        mark = f"-{number}" if number > 1 else ""
+        name = f"{device}-{time.strftime('%Y-%m-%dT%H.%M.%S.%f')}{mark}".encode()
+        if name not in taken:
+            return name
+        number += 1
+
+
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)

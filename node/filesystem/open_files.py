@@ -8,6 +8,7 @@ index as a version over the one that was opened. Called by the drive.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -52,6 +53,7 @@ class OpenFile:
         small: all bytes, while they are held in memory; then `staging` is None.
         staging: what was written; None while nothing was, or in memory.
         is_dirty: something was written that the index does not know of.
+        left: staging that it went on without, to be removed when no version refers to it.
         is_unlinked: no name is left: nothing of it is published any more.
     """
 
@@ -67,7 +69,7 @@ class OpenFile:
     is_unlinked: bool = False
     handles: int = 0
     written_ns: int = 0
-    readers: int = field(default=0)
+    left: list[StagingFile] = field(default_factory=list)
 
 
 class OpenFiles:
@@ -96,19 +98,36 @@ class OpenFiles:
         self._staged_files: dict[str, StagingFile] = {}
         self._synced: set[str] = set()
 
-    def recover(self) -> None:
+    def recover(self) -> list[str]:
         """Find the staging files of a former run; what no version refers to is removed.
+
+        Returns:
+            What is damaged, in sentences for the user.
 
         Raises:
             StorageError: the staging directory can not be read.
         """
-        for staging in self._staging.open_all().files:
+        recovery = self._staging.open_all()
+        troubles = [
+            f"the staged changes in {path} are damaged and were left aside"
+            for path in recovery.damaged
+        ]
+        for staging in recovery.files:
+            name = staging.identity.hex()
             item = ItemId(staging.label) if len(staging.label) == ItemId.size_bytes else None
-            if item is not None and self._is_referred_to(item, staging.identity.hex()):
-                self._staged_files[staging.identity.hex()] = staging
-                self._synced.add(staging.identity.hex())  # as far as anybody remembers
-            else:
+            if item is None or not self._is_referred_to(item, name):
                 staging.discard()
+                continue
+            self._staged_files[name] = staging
+            self._synced.add(name)  # as far as anybody remembers
+            if staging.unreadable_slots:
+                path = self._tree.path(item)
+                shown = os.fsdecode(path) if path is not None else str(item)
+                troubles.append(
+                    f"the disk damaged {staging.unreadable_slots} pieces of the latest changes of "
+                    f"{shown}: compare it with another copy"
+                )
+        return troubles
 
     def __iter__(self) -> Iterator[OpenFile]:
         return iter(list(self._files.values()))
@@ -251,6 +270,7 @@ class OpenFiles:
             file.item, content, file.version, is_urgent=is_urgent
         )
         file.is_dirty = False
+        self._drop_left(file)
 
     def goes_at_once(self, file: OpenFile) -> bool:
         """Whether a closed file is published without the settle time: not if its name is a step."""
@@ -278,6 +298,7 @@ class OpenFiles:
         staging = file.staging
         if staging is not None and not self._is_needed(file, staging):
             self._discard(staging)
+        self._drop_left(file)
 
     def unlinked(self, inode: int, *, is_forgotten: bool) -> None:
         """The last name of an inode is gone.
@@ -311,7 +332,9 @@ class OpenFiles:
 
         What was written to the file since is kept, over the sealed content.
         """
-        staging = self._staged_files[name]
+        staging = self._staged_files.get(name)
+        if staging is None or self._is_referred_to(ItemId(staging.label), name):
+            return  # registered again meanwhile: it is sealed again, over the base that it has
         assert isinstance(source, StagingSnapshot)
         for file in self:
             if file.staging is not staging:
@@ -354,8 +377,15 @@ class OpenFiles:
 
     def _drop_staging(self, file: OpenFile) -> None:
         staging, file.staging = file.staging, None
-        if staging is not None and not self._is_needed(file, staging):
-            self._discard(staging)
+        if staging is not None:
+            file.left.append(staging)
+
+    def _drop_left(self, file: OpenFile) -> None:
+        """Remove staging files that the file went on without, once no version refers to them."""
+        for staging in file.left:
+            if not self._is_needed(file, staging):
+                self._discard(staging)
+        file.left.clear()
 
     def _discard(self, staging: StagingFile) -> None:
         del self._staged_files[staging.identity.hex()]

@@ -219,7 +219,8 @@ class Publisher:
                 if isinstance(staged, StagedContent):
                     source = snapshots.enter_context(self._files.staged_snapshot(staged.staging))
                     sealed[write.item] = await self._seal_file(staged, source)
-            if any(self._files.was_synced(file.staging) for file in sealed.values()):
+            was_synced = any(self._files.was_synced(file.staging) for file in sealed.values())
+            if was_synced:
                 await self._make_durable()
             group = self._journal.group(group_id)
             if group is None or self._registers.pending_writes(group_id) != before:
@@ -234,6 +235,9 @@ class Publisher:
             ]
             blocks = [block for file in sealed.values() for block in file.blocks]
             self._seal_group(group, final, blocks, sealed)
+            if was_synced:
+                # The index must not fall back to staged bytes that are gone.
+                await trio.to_thread.run_sync(self._database.sync)
             for file in sealed.values():
                 self._files.sealed(file.staging, file.source, file.content)
 
