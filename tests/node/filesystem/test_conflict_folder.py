@@ -65,12 +65,11 @@ def test_a_lost_version_is_a_file_below_the_path_of_the_shown_one(folder, confli
 
 def test_names_are_looked_up_and_keep_their_inodes(folder, conflict):
     for path, attributes in walk(folder, folder.root().inode):
-        inode = folder.root().inode
+        found = folder.root()
         for name in path:
-            found = folder.lookup(inode, name)
-            inode = found.inode
-        assert found == attributes == folder.attributes(inode)
-        assert folder.holds(inode)
+            found = folder.lookup(found.inode, name)
+        assert found == attributes == folder.attributes(found.inode)
+        assert folder.holds(found.inode)
     assert not folder.holds(1)
 
 
