@@ -160,6 +160,9 @@ class Drive:
                 if cookie > after_cookie:
                     yield FolderEntry(name, cookie, attributes)
             return
+        if after_cookie == 0:  # the first read, or a rewind, which shows what changed meanwhile
+            listing = self._listings.open(listing.folder)
+            self._folders[handle] = (inode, listing)
         for entry in self._listings.read(listing, after_cookie):
             if self._files.get(entry.attributes.inode) is None:
                 yield entry

@@ -285,9 +285,16 @@ class OpenFiles:
         Raises:
             StorageError: the disk refused.
         """
-        if file.staging is not None:
-            self._synced.add(file.staging.identity.hex())
-            await trio.to_thread.run_sync(file.staging.sync)
+        staging = file.staging
+        if staging is None:
+            return
+        self._synced.add(staging.identity.hex())
+        try:
+            await trio.to_thread.run_sync(staging.sync)
+        except StorageError:
+            if file.staging is staging:
+                raise
+            # Sealed meanwhile: the bytes are in blocks now.
 
     def close(self, file: OpenFile) -> None:
         """Give back a handle; with the last one, what only the open file needed is dropped."""
