@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -40,7 +41,7 @@ from node.storage.database import Database
 from node.storage.registers import Registers
 from node.storage.tree import ROOT_INODE, Changes, EntryRow, ItemRow, Tree
 from protocol.ids import ItemId
-from protocol.limits import MAX_SYMLINK_BYTES
+from protocol.limits import MAX_NAME_BYTES, MAX_SYMLINK_BYTES
 from protocol.values import Content, ExplicitTime, ItemAttributes, Kind
 
 __all__ = [
@@ -122,7 +123,7 @@ class Drive:
         folder = self._folder(parent)
         row = self._tree.lookup(folder.item, name)
         if row is None:
-            raise drive_error(errno.ENOENT)
+            raise drive_error(errno.ENAMETOOLONG if len(name) > MAX_NAME_BYTES else errno.ENOENT)
         return self._attributes(row)
 
     def attributes(self, inode: int) -> Attributes:
@@ -627,7 +628,12 @@ class Drive:
         self, parent: int, name: bytes, content: Content, mode: int, uid: int, gid: int
     ) -> Attributes:
         folder = self._changeable_folder(parent, name)
-        attributes = ItemAttributes(mode & 0o7777, self._foreign_uid(uid), self._foreign_gid(gid))
+        group = self._foreign_gid(gid)
+        if folder.mode & stat.S_ISGID:
+            group = folder.gid
+            if content.kind is Kind.DIRECTORY:
+                mode |= stat.S_ISGID
+        attributes = ItemAttributes(mode & 0o7777, self._foreign_uid(uid), group)
         with self._told((folder.item, name)):
             row = self._edits.create(folder, name, content, attributes)
         return attributes_of(row, 1, self._owner)
