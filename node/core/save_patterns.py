@@ -10,7 +10,7 @@ _TEMPORARY = re.compile(
     | \#.*\#                           # emacs auto-save
     | \.\#.*                           # emacs locks
     | \.~lock\..*\#                    # LibreOffice locks
-    | \..*\.sw[a-p]x?                  # vim swap files
+    | \..*\.sw[a-px]x?                 # vim swap files, and its probes for them
     | 4913                             # vim probes whether it may create files
     | \.goutputstream-\w+              # GLib
     | .*\.(?:tmp|temp|part|crdownload) # browsers and many others
