@@ -159,7 +159,10 @@ class BlockCache:
                 sealed since the last sync is to be sealed again.
         """
         with self._lock:
-            pending = dict(self._unsynced)
+            # A block that another thread is just writing has no file yet, and its own sync to come.
+            pending = {
+                block: number for block, number in self._unsynced.items() if block in self._sizes
+            }
         if not pending:
             return
         paths = [self._path(block) for block in pending]

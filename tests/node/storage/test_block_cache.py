@@ -142,6 +142,25 @@ def test_a_block_that_vanished_before_its_sync_is_an_error(tmp_path: Path):
         cache.sync_pending()
 
 
+def test_a_sync_passes_over_a_block_that_is_just_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    cache = BlockCache(tmp_path / "blocks")
+    first, second = frame(1), frame(2)
+    cache.put_new(block_of(first), first)
+    write = block_cache._write
+
+    def write_while_another_syncs(path: Path, data: bytes) -> None:
+        cache.sync_pending()
+        write(path, data)
+
+    monkeypatch.setattr(block_cache, "_write", write_while_another_syncs)
+    cache.put_new(block_of(second), second)
+    assert has_pending(cache), "the second one still waits for a sync"
+    cache.sync_pending()
+    assert not has_pending(cache)
+
+
 def test_a_block_put_again_during_a_sync_waits_for_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
