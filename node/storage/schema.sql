@@ -31,7 +31,7 @@ CREATE TABLE versions (
                                     -- then value is the content that they were written over
     value    BLOB NOT NULL,         -- canonical value of the register, opened
     PRIMARY KEY (item, register, actor, n)
-) STRICT, WITHOUT ROWID;
+) STRICT;  -- with rowids: values are appended, and the keys beside them stay dense
 CREATE INDEX versions_by_record ON versions (record) WHERE record IS NOT NULL;
 CREATE INDEX versions_by_group ON versions (pending) WHERE pending IS NOT NULL;
 
@@ -67,7 +67,7 @@ CREATE TABLE records (
     sequence INTEGER NOT NULL,
     position INTEGER,               -- in the server's journal; NULL: still to be sent
     wire     BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE INDEX outbox ON records (actor, sequence) WHERE position IS NULL;
 
 -- What the server is asked to hold before an outbox record may be sent.
