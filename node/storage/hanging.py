@@ -63,6 +63,8 @@ class Hanging:
             self._store(current, links, is_folder, touched)
             parents = {placed.link.parent for placed in (*before, *links)}
             unsettled.extend(parent for parent in sorted(parents) if self._may_turn(parent))
+        if self._database.row("SELECT 1 FROM cuts WHERE folder = ?", (item,)) is not None:
+            folders.add(item)  # its former places may be others now
         self._cut(folders, touched)
         return touched
 

@@ -465,6 +465,28 @@ class TestCycles:
         paths = settled(world)
         assert sum(path.endswith("a/") for path in paths) == 1
 
+    def test_a_former_place_that_becomes_known_later_is_taken(self, world, one, two):
+        for path in ("b", "c", "d", "y", "y/a"):
+            one.make_folder(path)
+        world.sync()
+        two.move("y/a", "c/a")
+        two.move("c/a", "d/a")
+        two.move("b", "d/a/b")
+        one.now_ns = two.now_ns + STEP_NS
+        one.move("y/a", "b/a")
+        one.remove_folder("y")
+        world.seal()
+        moved, moved_into_it = [
+            record
+            for record in world.missing(one)
+            if record.writes[0].register is Register.PLACEMENT
+        ]
+        one.receive(moved_into_it)
+        assert one.paths() == {"a/", "a/b/", "c/", "d/"}
+        one.receive(moved)
+        assert one.paths() == {"c/", "c/a/", "c/a/b/", "d/"}
+        assert settled(world) == {"c/", "c/a/", "c/a/b/", "d/"}
+
     def test_a_folder_that_claims_to_hang_in_itself_hangs_in_the_root(self, index):
         folder = item_id(1)
         for register, value in (
