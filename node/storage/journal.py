@@ -271,8 +271,7 @@ class Journal:
         self._database.set_meta("journal_position", position)
 
     def advance(self, epoch: str, position: int) -> None:
-        """A record of this device is at ``position``: nothing is left to be read up to there, if
-        the cursor stands right before it."""
+        """Move the cursor over a record of this device, if it stands right before it."""
         if self.cursor == (epoch, position - 1):
             self._database.set_meta("journal_position", position)
 
