@@ -1,12 +1,9 @@
-"""Tells the kernel what it must forget, on a thread of its own.
+"""Tells the kernel what it must forget, through a process of its own.
 
-Owns the queue between the drive's invalidations and the kernel, and the thread that empties it.
-Refuses to know why something is stale. Built and ended by `fusefs.mount`.
+Owns the encoding of invalidations as FUSE notifications, and the life of the process that hands them
+to the kernel (`fusefs.notifier_process` says why it is one). Refuses to know why something is stale.
+Built and ended by `fusefs.mount`.
 
-Why a thread: invalidating an entry waits for the folder's lock, which the kernel holds while a
-program's request on that folder waits for our answer; invalidating data waits for pages that a
-program's read, which we have yet to answer, has locked. The event loop must go on meanwhile, and the
-thread holds nothing that a handler could want: the two share one short-lived lock around a dict.
 Dirty pages (of a writable mapping) are written back to the drive by the kernel before they are
 dropped, never lost.
 """
@@ -14,10 +11,16 @@ dropped, never lost.
 from __future__ import annotations
 
 import errno
-import threading
-from collections.abc import AsyncIterable, Callable
+import fcntl
+import os
+import socket
+import struct
+import subprocess
+import sys
+from collections import deque
+from collections.abc import AsyncIterable
+from pathlib import Path
 
-import pyfuse3
 import structlog
 import trio
 
@@ -25,119 +28,153 @@ from node.drive import Invalidation, StaleEntry, StaleInode
 
 _log = structlog.get_logger(__name__)
 
-MAX_PENDING = 4096
-"""Invalidations that wait for the kernel. Beyond, the drive's channel fills: a folder of 10,000
-changed entries passes through, but a kernel that does not answer cannot make memory grow."""
+MAX_UNANSWERED = 128
+"""Messages that the process has and the kernel has not answered. Beyond, the drive's channel fills:
+a kernel that waits cannot make memory grow."""
+
+_PROGRAM = Path(__file__).with_name("notifier_process.py")
+_RESTART_PAUSE_S = 1.0
+
+# struct fuse_out_header, fuse_notify_inval_inode_out, fuse_notify_inval_entry_out and their codes
+# (include/uapi/linux/fuse.h). A notification is a reply to nothing, with the code for an error.
+_HEADER = struct.Struct("=IiQ")
+_INODE = struct.Struct("=Qqq")
+_ENTRY = struct.Struct("=QII")
+_ANSWER = struct.Struct("=i")
+_INVALIDATE_INODE = 2
+_INVALIDATE_ENTRY = 3
+_ATTRIBUTES_ONLY = -1
+_WHOLE_FILE = 0
+
+_CLONE_DEVICE = 0x8004E500
+"""FUSE_DEV_IOC_CLONE: _IOR(229, 0, uint32_t)."""
 
 # The kernel does not know the inode or name: there was nothing to forget.
-_NOTHING_CACHED = frozenset({errno.ENOENT, errno.ENOTDIR})
-# The mount is gone, or going.
-_MOUNT_ENDED = frozenset({errno.ENODEV, errno.ENOTCONN, errno.EBADF, errno.EINVAL, errno.EPERM})
+_NOTHING_CACHED = frozenset({0, errno.ENOENT, errno.ENOTDIR})
 
 
-def forget_in_kernel(invalidation: Invalidation) -> None:
-    """Carries out one invalidation; may block for as long as the kernel's locks are held.
-
-    Raises:
-        OSError: the kernel refused; ENOENT when it knew nothing of it.
-    """
+def encode(invalidation: Invalidation) -> bytes:
+    """One notification, ready to be written to a FUSE device in one piece."""
     match invalidation:
         case StaleInode(inode, data):
-            pyfuse3.invalidate_inode(pyfuse3.InodeT(inode), attr_only=not data)
+            body = _INODE.pack(inode, _WHOLE_FILE if data else _ATTRIBUTES_ONLY, 0)
+            return _HEADER.pack(_HEADER.size + len(body), _INVALIDATE_INODE, 0) + body
         case StaleEntry(parent, name):
-            pyfuse3.invalidate_entry(pyfuse3.InodeT(parent), name)
+            body = _ENTRY.pack(parent, len(name), 0) + name + b"\0"
+            return _HEADER.pack(_HEADER.size + len(body), _INVALIDATE_ENTRY, 0) + body
+
+
+def clone_device(device: int) -> int:
+    """A second descriptor for the mount behind `device`, with its own queue of requests taken.
+
+    Raises:
+        OSError: the device is no FUSE mount, or cannot be opened.
+    """
+    clone = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(clone, _CLONE_DEVICE, struct.pack("=I", device))
+    except OSError:
+        os.close(clone)
+        raise
+    return clone
 
 
 class Invalidator:
-    """A bounded, coalescing queue and the thread behind it.
+    """Passes invalidations to the kernel, in order, and starts the process again if it dies.
 
-    An invalidation that still waits covers an equal one that comes later: it reaches the kernel
-    after both changes.
-
-    Concurrency: `run` and `stop` belong to the event loop's thread; `_work` is the other thread.
-    `_pending` and `_stopping` are guarded by `_changed`.
+    Concurrency: owned by the mount's tasks.
     """
 
-    def __init__(
-        self,
-        forget: Callable[[Invalidation], None] = forget_in_kernel,
-        *,
-        max_pending: int = MAX_PENDING,
-    ) -> None:
-        self._forget = forget
-        self._pending: dict[Invalidation, None] = {}
-        self._changed = threading.Condition()
-        self._stopping = False
-        self._room = trio.Semaphore(max_pending, max_value=max_pending)
-        self._thread: threading.Thread | None = None
-        self._token: trio.lowlevel.TrioToken | None = None
+    def __init__(self, device: int) -> None:
+        """Takes over `device`, a descriptor of its own on the mount."""
+        self._device = device
+        self._process: trio.Process | None = None
+        self._channel: trio.socket.SocketType | None = None
+        self._unanswered: deque[bytes] = deque()
+        self._room = trio.Semaphore(MAX_UNANSWERED, max_value=MAX_UNANSWERED)
+        # Held while messages go out, so that those sent again after a restart stay in order.
+        self._sending = trio.Lock()
 
     async def run(self, invalidations: AsyncIterable[Invalidation]) -> None:
         """Passes everything on until the drive's channel ends.
 
         Cancellation loses what was not yet passed on, which is what a mount that ends wants.
         """
-        self._start()
-        async for invalidation in invalidations:
-            await self._room.acquire()
-            with self._changed:
-                is_new = invalidation not in self._pending
-                self._pending[invalidation] = None
-                self._changed.notify()
-            if not is_new:
-                self._room.release()
+        await self._start()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._take_answers)
+            async for invalidation in invalidations:
+                await self._room.acquire()
+                async with self._sending:
+                    self._unanswered.append(encode(invalidation))
+                    await self._send(self._unanswered[-1])
 
-    async def stop(self) -> None:
-        """Drops what still waits and returns when the thread has ended.
+    async def close(self, deadline_s: float) -> bool:
+        """Ends the process, which ends the mount if nothing else holds it.
 
-        It may be inside the kernel for as long as a program's request is not answered. Cancellation
-        leaves it ending; `stop` can be called again.
+        Returns:
+            False when it is still inside the kernel after `deadline_s`.
         """
-        thread = self._thread
-        if thread is None:
-            return
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
-        await trio.to_thread.run_sync(thread.join, abandon_on_cancel=True)
+        if self._channel is not None:
+            self._channel.close()
+        os.close(self._device)
+        if self._process is None:
+            return True
+        with trio.move_on_after(deadline_s):
+            await self._process.wait()
+        return self._process.returncode is not None
 
-    def _start(self) -> None:
-        self._token = trio.lowlevel.current_trio_token()
-        # A daemon, so that a kernel that never answers cannot keep the process alive.
-        self._thread = threading.Thread(target=self._work, name="fuse-invalidator", daemon=True)
-        self._thread.start()
+    async def _start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel = trio.socket.from_stdlib_socket(ours)
+        with theirs:
+            self._process = await trio.lowlevel.open_process(
+                # Isolated and without site: the standard library is all it uses.
+                [sys.executable, "-I", "-S", os.fspath(_PROGRAM), str(self._device)],
+                stdin=theirs,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(self._device,),
+                start_new_session=True,
+            )
 
-    def _work(self) -> None:
-        while (invalidation := self._next()) is not None:
-            try:
-                self._forget(invalidation)
-            except OSError as error:
-                if error.errno in _MOUNT_ENDED:
-                    _log.debug("invalidation after the mount ended", errno=error.errno)
-                elif error.errno not in _NOTHING_CACHED:
-                    _log.warning(
-                        "kernel refused an invalidation",
-                        what=type(invalidation).__name__,
-                        errno=error.errno,
-                    )
-            except Exception as error:  # noqa: BLE001 - later invalidations must still go out
-                _log.error("invalidation failed", error=type(error).__name__)
-
-    def _next(self) -> Invalidation | None:
-        """Waits for the oldest invalidation and takes it; None when the thread is to end."""
-        with self._changed:
-            while not self._pending and not self._stopping:
-                self._changed.wait()
-            if self._stopping:
-                return None
-            invalidation = next(iter(self._pending))
-            del self._pending[invalidation]
-        self._give_room()
-        return invalidation
-
-    def _give_room(self) -> None:
-        assert self._token is not None
+    async def _send(self, message: bytes) -> None:
+        assert self._channel is not None
         try:
-            self._token.run_sync_soon(self._room.release)
-        except trio.RunFinishedError:
+            await self._channel.send(message)
+        except (BrokenPipeError, ConnectionResetError):
+            # `_take_answers` sees the same, and sends everything unanswered to the next process.
             pass
+
+    async def _take_answers(self) -> None:
+        while True:
+            answer = await self._answer()
+            if not answer:
+                await self._restart()
+                continue
+            (number,) = _ANSWER.unpack(answer)
+            self._unanswered.popleft()
+            self._room.release()
+            if number not in _NOTHING_CACHED:
+                _log.warning("kernel refused an invalidation", errno=number)
+
+    async def _answer(self) -> bytes:
+        assert self._channel is not None
+        try:
+            return await self._channel.recv(_ANSWER.size)
+        except ConnectionResetError:
+            return b""
+
+    async def _restart(self) -> None:
+        assert self._channel is not None
+        async with self._sending:
+            self._channel.close()
+            while True:
+                _log.error("the process that invalidates died, another one is started")
+                await trio.sleep(_RESTART_PAUSE_S)
+                try:
+                    await self._start()
+                    break
+                except OSError as error:
+                    _log.error("no process can be started", errno=error.errno)
+            for message in self._unanswered:
+                await self._send(message)

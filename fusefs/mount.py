@@ -8,6 +8,7 @@ served. Called by `node.main`, once per process: pyfuse3 keeps its session in mo
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,14 +21,15 @@ import trio
 from fusefs.attributes import AttributeTranslator, CacheTimeouts
 from fusefs.errno_map import errno_of, log_unexpected
 from fusefs.handles import OpenHandles
-from fusefs.invalidator import Invalidator
+from fusefs.invalidator import Invalidator, clone_device
 from fusefs.kernel_tuning import tune
 from fusefs.mountpoint import (
     FILE_SYSTEM_NAME,
     detach,
+    fuse_devices,
+    mount_at,
     prepare_mountpoint,
     require_allow_other,
-    write_back,
 )
 from fusefs.operations import DriveOperations
 from fusefs.port import DrivePort
@@ -45,7 +47,7 @@ _RELEASE_DEADLINE_S = 10.0
 """For the drive to take over what programs had open when the mount was cut."""
 
 _CLOSE_DEADLINE_S = 10.0
-"""For the kernel to let go of an invalidation when everybody it waits for is refused."""
+"""For the kernel to let go of an invalidation; whoever it waits for is refused meanwhile."""
 
 _MIN_IDLE_TASKS = 1
 _MAX_TASKS = 256
@@ -91,14 +93,13 @@ async def serve_mount(
     mountpoint = await _check(mountpoint, settings)
     handles = OpenHandles()
     translator = AttributeTranslator(settings.timeouts)
-    operations = DriveOperations(drive, translator, handles)
-    _mount(operations, mountpoint, settings)
-    session = _Session(operations, mountpoint, settings)
+    device = _mount(DriveOperations(drive, translator, handles), mountpoint, settings)
+    session = _Session(mountpoint, device, settings)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(session.serve)
             try:
-                await _in_thread(tune, mountpoint, settings.read_ahead_bytes)
+                await session.wait_answering()
                 nursery.start_soon(session.invalidator.run, drive.invalidations)
                 _log.info("mounted")
                 task_status.started()
@@ -117,22 +118,22 @@ async def serve_mount(
 class _Session:
     """The one session of pyfuse3, from the mount to its end.
 
+    No thread of this process ever waits for its own mount: killed in the middle of it, the process
+    could not end, since nobody would answer it.
+
     Attributes:
         ended: set when no request will be served any more.
-        invalidator: the thread that tells the kernel what to forget.
+        invalidator: what tells the kernel to forget.
     """
 
-    def __init__(
-        self, operations: DriveOperations, mountpoint: Path, settings: MountSettings
-    ) -> None:
-        self._operations = operations
+    def __init__(self, mountpoint: Path, device: int, settings: MountSettings) -> None:
         self._mountpoint = mountpoint
-        self._deadline_s = settings.unmount_deadline_s
+        self._settings = settings
         self._is_detached = False
         # Shielded, so that requests are served while the mount is being left.
         self._loop_scope = trio.CancelScope(shield=True)
         self.ended = trio.Event()
-        self.invalidator = Invalidator()
+        self.invalidator = Invalidator(device)
 
     async def serve(self) -> None:
         """Answers requests until the kernel ends the session or `leave` cuts it."""
@@ -142,40 +143,36 @@ class _Session:
         finally:
             self.ended.set()
 
+    async def wait_answering(self) -> None:
+        """Returns when the mount has answered its first request; only then it can be tuned."""
+        await _run_outside("stat", "--file-system", self._mountpoint)
+        mounted = mount_at(self._mountpoint)
+        if mounted is not None:
+            tune(mounted.device, self._settings.read_ahead_bytes)
+
     async def leave(self) -> None:
         """Takes the mount from its folder, waits for programs to finish, then cuts."""
-        with trio.move_on_after(self._deadline_s):
+        deadline_s = self._settings.unmount_deadline_s
+        with trio.move_on_after(deadline_s):
             if not self.ended.is_set():
+                with trio.move_on_after(deadline_s / 2):
+                    await _run_outside("sync", "--file-system", self._mountpoint)
                 await self._detach()
-            await self.invalidator.stop()
             if self._is_detached:
                 await self.ended.wait()
-        self._operations.is_refusing = True
         self._loop_scope.cancel()
 
     async def close(self) -> None:
-        """Frees the session; whoever still has a file open in it gets ENOTCONN.
-
-        The invalidator may be inside the kernel, waiting for a page or folder whose holder waits for
-        us. It has to come out first, so everybody is answered until it does.
-        """
-        with trio.move_on_after(_CLOSE_DEADLINE_S) as patience:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(pyfuse3.main)
-                await self.invalidator.stop()
-                nursery.cancel_scope.cancel()
-        if patience.cancelled_caught:
-            _log.error("an invalidation is stuck in the kernel, the session stays open")
-            return
+        """Frees the session; whoever still has a file open in it gets ENOTCONN."""
         pyfuse3.close(unmount=not self._is_detached)
+        if not await self.invalidator.close(_CLOSE_DEADLINE_S):
+            _log.error("an invalidation is stuck in the kernel")
 
     async def _detach(self) -> None:
         try:
-            with trio.move_on_after(self._deadline_s / 2):
-                await _in_thread(write_back, self._mountpoint)
             await _in_thread(detach, self._mountpoint)
             self._is_detached = True
-        except (OSError, SettingsError) as error:
+        except SettingsError as error:
             # pyfuse3.close tries again, in its own way.
             _log.warning("mount not detached", error=type(error).__name__)
 
@@ -194,10 +191,12 @@ async def _check(mountpoint: Path, settings: MountSettings) -> Path:
         ) from None
 
 
-def _mount(operations: DriveOperations, mountpoint: Path, settings: MountSettings) -> None:
+def _mount(operations: DriveOperations, mountpoint: Path, settings: MountSettings) -> int:
+    """Mounts; gives a second descriptor on the mount, for the invalidator."""
     options = {f"fsname={FILE_SYSTEM_NAME}", f"subtype={FILE_SYSTEM_NAME}", "default_permissions"}
     if settings.allow_other:
         options.add("allow_other")
+    others = fuse_devices()
     try:
         pyfuse3.init(operations, os.fspath(mountpoint), options)
     except RuntimeError as error:
@@ -205,6 +204,13 @@ def _mount(operations: DriveOperations, mountpoint: Path, settings: MountSetting
             f"cannot mount at {mountpoint}: the lines above say why; "
             "in a container, mounting needs the right to (`--cap-add SYS_ADMIN`)"
         ) from error
+    try:
+        # pyfuse3 does not tell which descriptor it opened.
+        (device,) = fuse_devices() - others
+        return clone_device(device)
+    except BaseException:
+        pyfuse3.close(unmount=True)
+        raise
 
 
 async def _release_open(drive: DrivePort, handles: OpenHandles) -> None:
@@ -221,6 +227,18 @@ async def _release_open(drive: DrivePort, handles: OpenHandles) -> None:
                 drive.release_folder(handle)
             except Exception as error:  # noqa: BLE001 - as above
                 log_unexpected(error, "releasedir", subject=inode)
+
+
+async def _run_outside(program: str, *arguments: str | Path) -> None:
+    """Runs a program that asks the mount, in a process that may be left behind waiting for it."""
+    process = await trio.lowlevel.open_process(
+        [program, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    if await process.wait() != 0:
+        _log.warning("the mount did not do what was asked", program=program)
 
 
 async def _in_thread(

@@ -14,6 +14,7 @@ import re
 import shutil
 import stat
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,10 +38,12 @@ class Mount:
     """One line of the kernel's mount table.
 
     Attributes:
+        device: the number of the file system, as `major:minor`.
         path: where it is mounted.
         file_system: its type, such as `fuse.atoll`.
     """
 
+    device: str
     path: str
     file_system: str
 
@@ -51,13 +54,14 @@ def prepare_mountpoint(mountpoint: Path) -> Path:
     A missing folder is made when its parent exists; what a crash left mounted is taken away.
 
     Returns:
-        The absolute path.
+        The absolute path without symlinks.
 
     Raises:
         SettingsError: it cannot be mounted on; the message says what to do.
     """
     _require_fuse()
-    mountpoint = Path(os.path.abspath(mountpoint))  # noqa: PTH100 - resolve() would stumble over a dead mount
+    # Not strict: a dead mount does not even say that it is no symlink.
+    mountpoint = Path(os.path.realpath(mountpoint))
     _clear_dead_mounts(mountpoint)
     mounted = mount_at(mountpoint)
     if mounted is not None and mounted.file_system == f"fuse.{FILE_SYSTEM_NAME}":
@@ -94,13 +98,16 @@ def require_allow_other() -> None:
 
 
 def mount_at(mountpoint: Path) -> Mount | None:
-    """The topmost mount whose root is exactly `mountpoint`, None when nothing is mounted there."""
-    path = os.path.realpath(mountpoint)
+    """The topmost mount on `mountpoint`, None when nothing is mounted there.
+
+    It does not look at the folder, only at the table, so the path has to be free of symlinks.
+    """
     found = None
     for line in os.fsdecode(_MOUNTS.read_bytes()).splitlines():
-        fields, _, rest = line.partition(" - ")
-        mount = Mount(_unescape(fields.split(" ")[4]), rest.split(" ")[0])
-        if mount.path == path:
+        before, _, after = line.partition(" - ")
+        fields = before.split(" ")
+        mount = Mount(fields[2], _unescape(fields[4]), after.split(" ")[0])
+        if mount.path == os.fspath(mountpoint):
             found = mount
     return found
 
@@ -136,19 +143,14 @@ def detach(mountpoint: Path) -> None:
     )
 
 
-def write_back(mountpoint: Path) -> None:
-    """Waits until the kernel has handed over all that writable mappings hold (syncfs).
-
-    Raises:
-        OSError: the folder cannot be opened, or a write failed.
-    """
-    descriptor = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        if _libc.syncfs(descriptor) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-    finally:
-        os.close(descriptor)
+def fuse_devices() -> set[int]:
+    """This process's open descriptors of the FUSE device: one for each mount that it serves."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # the descriptor of the listing itself is gone
+            if Path("/proc/self/fd", name).readlink() == FUSE_DEVICE:
+                found.add(int(name))
+    return found
 
 
 def _require_fuse() -> None:

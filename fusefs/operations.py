@@ -61,8 +61,6 @@ def _answered(
     async def answer(
         self: DriveOperations, subject: int, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs
     ) -> _Answer:
-        if self.is_refusing:
-            raise pyfuse3.FUSEError(errno.ENOTCONN)
         try:
             return await handler(self, subject, *args, **kwargs)
         except pyfuse3.FUSEError:
@@ -80,9 +78,6 @@ def _answered(
 class DriveOperations(pyfuse3.Operations):
     """The handlers of one mount.
 
-    Attributes:
-        is_refusing: set at the end of the mount: whatever is still asked is answered ENOTCONN.
-
     Concurrency: pyfuse3 runs handlers as tasks of one event loop; only those that await a call of
     the drive may overlap.
     """
@@ -99,7 +94,6 @@ class DriveOperations(pyfuse3.Operations):
         self._drive = drive
         self._translator = translator
         self._handles = handles
-        self.is_refusing = False
 
     def _hand_out(self, attributes: Attributes) -> pyfuse3.EntryAttributes:
         """The reply that gives the kernel one more reference to an inode."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import shutil
 import signal
@@ -11,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyfuse3
@@ -22,14 +21,14 @@ import trio
 from fusefs import mount as mount_module
 from fusefs import mountpoint as mountpoint_module
 from fusefs.attributes import CacheTimeouts
-from fusefs.invalidator import Invalidator, forget_in_kernel
 from fusefs.mount import MountSettings, serve_mount
 from fusefs.mountpoint import mount_at
-from node.drive import Invalidation, StaleEntry, StaleInode
+from node.drive import StaleEntry, StaleInode
 from node.errors import DriveError, ServerError, SettingsError
 from tests.fusefs.memory_drive import ROOT_INODE, MemoryDrive
 from tests.fusefs.mount_thread import ANSWER_DEADLINE_S, MountThread
 from tests.fusefs.posix_suite import refused
+from tests.fusefs.stuck_drive import StuckDrive
 
 pytestmark = pytest.mark.fuse
 
@@ -47,11 +46,33 @@ def eventually(holds: object) -> None:
     raise AssertionError("the kernel still answers the old")
 
 
+def notifiers_of(parent: int) -> list[int]:
+    """The processes that invalidate for a mount."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = status.read_text().rpartition(")")[2].split()
+            command = status.with_name("cmdline").read_bytes()
+            if int(fields[1]) == parent and b"notifier_process.py" in command:
+                found.append(int(status.parent.name))
+    return found
+
+
+def states_of_notifiers(parent: int) -> list[str]:
+    """The state of each of their threads; D is waiting in the kernel, beyond any signal."""
+    states = []
+    for process in notifiers_of(parent):
+        for status in Path(f"/proc/{process}/task").glob("*/stat"):
+            with suppress(OSError):
+                states.append(status.read_text().rpartition(")")[2].split()[0])
+    return states
+
+
 @contextmanager
-def serving(mountpoint: Path) -> Iterator[subprocess.Popen[str]]:
+def serving(mountpoint: Path, drive: str = "MemoryDrive") -> Iterator[subprocess.Popen[str]]:
     """A mount in a process of its own."""
     server = subprocess.Popen(
-        [sys.executable, "-m", "tests.fusefs.mount_server", os.fspath(mountpoint)],
+        [sys.executable, "-m", "tests.fusefs.mount_server", os.fspath(mountpoint), drive],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -449,55 +470,50 @@ class TestLifetime:
         # The kernel reads a page again that could not be read ahead; that is refused, or cut.
         assert numbers in ([errno.EIO], [errno.ENOTCONN], [errno.ECONNABORTED])
 
-    def test_ending_refuses_those_whom_an_invalidation_waits_for(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """The thread in the kernel comes out only when the reader of the page was answered."""
-        asked, entered = threading.Event(), threading.Event()
-
-        async def never(handle: int, offset: int, size: int) -> bytes:
-            asked.set()
-            await trio.sleep_forever()
-            raise AssertionError
-
-        def forget(invalidation: Invalidation) -> None:
-            entered.set()
-            forget_in_kernel(invalidation)
-
-        monkeypatch.setattr(mount_module, "Invalidator", functools.partial(Invalidator, forget))
+    def test_ending_frees_an_invalidation_that_waits_in_the_kernel(self, tmp_path: Path) -> None:
         settings = MountSettings(unmount_deadline_s=0.2)
-        with MountThread(MemoryDrive, tmp_path / "mount", settings) as mount:
-            path = mount.mountpoint / "a"
-            path.write_bytes(b"x" * 1_000_000)
-            inode = path.stat().st_ino
-            monkeypatch.setattr(mount.drive, "read", never)
+        with MountThread(StuckDrive, tmp_path / "mount", settings) as mount:
             readers = [
-                subprocess.Popen(["cat", os.fspath(path)], stderr=subprocess.DEVNULL)
+                subprocess.Popen(["cat", mount.mountpoint / "stuck"], stderr=subprocess.DEVNULL)
                 for _ in range(4)
             ]
-            assert asked.wait(ANSWER_DEADLINE_S)
-            mount.call(mount.drive._announce.send_nowait, StaleInode(inode, data=True))
-            assert entered.wait(ANSWER_DEADLINE_S)
+            eventually(lambda: "D" in states_of_notifiers(os.getpid()))
             mount.stop()
             assert all(reader.wait(ANSWER_DEADLINE_S) == 1 for reader in readers)
+        assert states_of_notifiers(os.getpid()) == []
+
+    def test_a_killed_process_ends_although_an_invalidation_waits_in_the_kernel(
+        self, tmp_path: Path
+    ) -> None:
+        mountpoint = tmp_path / "mount"
+        with serving(mountpoint, "StuckDrive") as server:
+            reader = subprocess.Popen(["cat", mountpoint / "stuck"], stderr=subprocess.DEVNULL)
+            eventually(lambda: "D" in states_of_notifiers(server.pid))
+            (notifier,) = notifiers_of(server.pid)
+            server.kill()
+            assert server.wait(ANSWER_DEADLINE_S) == -signal.SIGKILL
+            assert reader.wait(ANSWER_DEADLINE_S) == 1
+            eventually(lambda: not Path(f"/proc/{notifier}").exists())
+            with refused(errno.ENOTCONN):
+                os.statvfs(mountpoint)
 
     async def test_cancelling_while_it_starts_leaves_nothing_mounted(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        starting, go_on = threading.Event(), threading.Event()
+        starting = threading.Event()
 
-        def slow_start(mountpoint: Path, read_ahead_bytes: int) -> None:
-            starting.set()
-            go_on.wait(ANSWER_DEADLINE_S)
+        async def slow_start(program: str, *arguments: str | Path) -> None:
+            if program == "stat":
+                starting.set()
+                await trio.sleep_forever()
 
-        monkeypatch.setattr(mount_module, "tune", slow_start)
+        monkeypatch.setattr(mount_module, "_run_outside", slow_start)
         mountpoint = tmp_path / "mount"
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve_mount, MemoryDrive(), mountpoint, MountSettings())
             assert await trio.to_thread.run_sync(starting.wait, ANSWER_DEADLINE_S)
-            assert await trio.to_thread.run_sync(mount_at, mountpoint) is not None
+            assert mount_at(mountpoint) is not None
             nursery.cancel_scope.cancel()
-        go_on.set()
         assert mount_at(mountpoint) is None
         assert os.listdir(mountpoint) == []
 

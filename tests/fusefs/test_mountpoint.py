@@ -24,11 +24,11 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_escaped_paths_are_found() -> None:
-    assert mount_at(Path("/home/me/A b\\c")) == Mount("/home/me/A b\\c", "fuse.atoll")
+    assert mount_at(Path("/home/me/A b\\c")) == Mount("0:35", "/home/me/A b\\c", "fuse.atoll")
 
 
 def test_the_topmost_mount_counts() -> None:
-    assert mount_at(Path("/mnt")) == Mount("/mnt", "fuse.atoll")
+    assert mount_at(Path("/mnt")) == Mount("0:37", "/mnt", "fuse.atoll")
 
 
 def test_a_folder_below_a_mount_is_none() -> None:

@@ -27,15 +27,6 @@ def operations(drive: MemoryDrive) -> DriveOperations:
     return DriveOperations(drive, AttributeTranslator(CacheTimeouts()), OpenHandles())
 
 
-async def test_an_ended_mount_refuses_everything(operations: DriveOperations) -> None:
-    assert (await operations.getattr(ROOT_INODE, NOBODY)).st_ino == ROOT_INODE
-    operations.is_refusing = True
-    for request in (operations.getattr(ROOT_INODE, NOBODY), operations.flush(7)):
-        with pytest.raises(pyfuse3.FUSEError) as refusal:
-            await request
-        assert refusal.value.errno == errno.ENOTCONN
-
-
 async def test_a_cancelled_request_is_answered_and_stays_cancelled(
     operations: DriveOperations, drive: MemoryDrive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
