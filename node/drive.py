@@ -656,7 +656,7 @@ class Drive:
     def _hold_unlinked(self, row: ItemRow) -> None:
         """Keep an inode whose last name is gone for whoever has it open or cached."""
         is_forgotten = self._tree.item(row.item) is None
-        self._files.unlinked(row.inode, is_forgotten=is_forgotten)
+        self._files.unlinked(row, is_forgotten=is_forgotten)
         if row.inode in self._lookups or self._files.get(row.inode) is not None:
             self._held[row.inode] = _Held(
                 row, self._registers.content(row.item, row.content), is_unlinked=True

@@ -307,17 +307,21 @@ class OpenFiles:
             self._discard(staging)
         self._drop_left(file)
 
-    def unlinked(self, inode: int, *, is_forgotten: bool) -> None:
-        """The last name of an inode is gone.
+    def unlinked(self, row: ItemRow, *, is_forgotten: bool) -> None:
+        """The last name of an item is gone.
 
         Args:
             is_forgotten: the index has dropped the item as well, since nobody else knew it.
         """
-        file = self._files.get(inode)
+        file = self._files.get(row.inode)
         if file is not None:
             file.is_unlinked = True
             if is_forgotten:
                 file.item = None
+        elif is_forgotten:
+            for staging in list(self._staged_files.values()):
+                if staging.label == row.item:
+                    self._discard(staging)
 
     def staged_snapshot(self, name: str) -> StagingSnapshot:
         """A staging file as it is now, to be sealed; must be closed.
