@@ -95,12 +95,29 @@ class Invalidator:
         # Held while messages go out, so that those sent again after a restart stay in order.
         self._sending = trio.Lock()
 
+    async def start(self) -> None:
+        """Starts the process; `run` then passes invalidations on.
+
+        Raises:
+            OSError: no process can be started.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            self._process = await trio.lowlevel.open_process(
+                # Isolated and without site: the standard library is all it uses.
+                [sys.executable, "-I", "-S", os.fspath(_PROGRAM), str(self._device)],
+                stdin=theirs,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(self._device,),
+                start_new_session=True,
+            )
+            self._channel = trio.socket.from_stdlib_socket(ours.dup())
+
     async def run(self, invalidations: AsyncIterable[Invalidation]) -> None:
         """Passes everything on until the drive's channel ends.
 
         Cancellation loses what was not yet passed on, which is what a mount that ends wants.
         """
-        await self._start()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._take_answers)
             async for invalidation in invalidations:
@@ -123,19 +140,6 @@ class Invalidator:
         with trio.move_on_after(deadline_s):
             await self._process.wait()
         return self._process.returncode is not None
-
-    async def _start(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._channel = trio.socket.from_stdlib_socket(ours)
-        with theirs:
-            self._process = await trio.lowlevel.open_process(
-                # Isolated and without site: the standard library is all it uses.
-                [sys.executable, "-I", "-S", os.fspath(_PROGRAM), str(self._device)],
-                stdin=theirs,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(self._device,),
-                start_new_session=True,
-            )
 
     async def _send(self, message: bytes) -> None:
         assert self._channel is not None
@@ -172,7 +176,7 @@ class Invalidator:
                 _log.error("the process that invalidates died, another one is started")
                 await trio.sleep(_RESTART_PAUSE_S)
                 try:
-                    await self._start()
+                    await self.start()
                     break
                 except OSError as error:
                     _log.error("no process can be started", errno=error.errno)

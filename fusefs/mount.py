@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,6 +97,7 @@ async def serve_mount(
     device = _mount(DriveOperations(drive, translator, handles), mountpoint, settings)
     session = _Session(mountpoint, device, settings)
     try:
+        await session.start()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(session.serve)
             try:
@@ -134,6 +136,20 @@ class _Session:
         self._loop_scope = trio.CancelScope(shield=True)
         self.ended = trio.Event()
         self.invalidator = Invalidator(device)
+
+    async def start(self) -> None:
+        """Starts what has to run beside this process.
+
+        Raises:
+            SettingsError: it cannot be started.
+        """
+        try:
+            await self.invalidator.start()
+        except OSError as error:
+            raise SettingsError(
+                f"cannot start {sys.executable} once more ({error.strerror}): "
+                "free memory or processes, or let this user execute it"
+            ) from error
 
     async def serve(self) -> None:
         """Answers requests until the kernel ends the session or `leave` cuts it."""

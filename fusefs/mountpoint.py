@@ -30,6 +30,9 @@ _STACKED_MOUNTS = 16
 _HELPER_TIMEOUT_S = 10.0
 _MNT_DETACH = 2
 
+_DEAD = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
+"""What a mount answers whose process is gone; the second while it is just ending."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -175,7 +178,7 @@ def _clear_dead_mounts(mountpoint: Path) -> None:
             # Not stat(2): the kernel answers that of a dead mount from its cache.
             os.statvfs(mountpoint)
         except OSError as error:
-            if error.errno != errno.ENOTCONN:
+            if error.errno not in _DEAD:
                 return
             detach(mountpoint)
         else:

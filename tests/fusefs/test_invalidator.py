@@ -65,6 +65,7 @@ async def test_everything_arrives_in_order(kernel: Kernel) -> None:
     sender, receiver = trio.open_memory_channel[Invalidation](0)
     with trio.fail_after(DEADLINE_S):
         async with trio.open_nursery() as nursery:
+            await invalidator.start()
             nursery.start_soon(invalidator.run, receiver)
 
             async def send_all() -> None:
@@ -84,6 +85,7 @@ async def test_a_kernel_that_waits_holds_up_the_sender_not_the_memory(kernel: Ke
     sent = 0
     with trio.fail_after(DEADLINE_S):
         async with trio.open_nursery() as nursery:
+            await invalidator.start()
             nursery.start_soon(invalidator.run, receiver)
             with trio.move_on_after(1):
                 while True:
@@ -107,6 +109,7 @@ async def test_a_process_that_dies_is_started_again_and_nothing_is_lost(
     numbers: set[int] = set()
     with structlog.testing.capture_logs() as logs, trio.fail_after(DEADLINE_S):
         async with trio.open_nursery() as nursery:
+            await invalidator.start()
             nursery.start_soon(invalidator.run, receiver)
             for number in range(60):
                 await sender.send(StaleInode(number, data=False))
@@ -132,6 +135,7 @@ async def test_a_refusal_is_written_down_and_does_not_stop_the_rest(kernel: Kern
     sender, receiver = trio.open_memory_channel[Invalidation](0)
     with structlog.testing.capture_logs() as logs, trio.fail_after(DEADLINE_S):
         async with trio.open_nursery() as nursery:
+            await invalidator.start()
             nursery.start_soon(invalidator.run, receiver)
             for number in range(3):
                 await sender.send(StaleInode(number, data=False))

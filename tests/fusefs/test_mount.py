@@ -625,6 +625,13 @@ class TestMountpoint:
         monkeypatch.setattr(pyfuse3, "init", refuse)
         assert f"cannot mount at {tmp_path / 'mount'}" in self.refusal(tmp_path / "mount")
 
+    def test_a_machine_without_room_for_a_process_is_told(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sys, "executable", os.fspath(tmp_path / "missing"))
+        assert "cannot start" in self.refusal(tmp_path / "mount")
+        assert mount_at(tmp_path / "mount") is None
+
     def test_a_folder_that_does_not_answer_is_told(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
