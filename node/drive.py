@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -108,6 +108,7 @@ class Drive:
         self._folders: dict[int, tuple[int, Listing | None]] = {}
         self._next_handle = 1
         self._published = trio.Event()
+        self._untold: dict[Invalidation, None] = {}
         self._announce, self.invalidations = trio.open_memory_channel[Invalidation](
             _INVALIDATION_BUFFER
         )
@@ -358,9 +359,13 @@ class Drive:
             explicit = present.explicit_time
             if changes.mtime_ns is not None and row.kind is Kind.DIRECTORY:
                 explicit = ExplicitTime(changes.mtime_ns, time_us)
+            mode = present.mode if changes.mode is None else changes.mode
+            is_given_away = changes.uid is not None or changes.gid is not None
+            if is_given_away and changes.mode is None and row.kind is Kind.FILE:
+                mode = _unprivileged(mode)
             return replace(
                 present,
-                mode=present.mode if changes.mode is None else changes.mode,
+                mode=mode,
                 uid=present.uid if changes.uid is None else self._foreign_uid(changes.uid),
                 gid=present.gid if changes.gid is None else self._foreign_gid(changes.gid),
                 explicit_time=explicit,
@@ -397,6 +402,8 @@ class Drive:
         file = self._files.open(row, held.version if held is not None else None)
         try:
             self._files.truncate(file, size)
+            if file.has_privileged_mode:
+                self._drop_privileged_mode(file)
             if not has_handle:
                 with self._told():
                     self._files.register(file, is_urgent=True)
@@ -439,7 +446,20 @@ class Drive:
         file, writable = self._handles[handle]
         if not writable:
             raise drive_error(errno.EBADF)
-        return self._files.write(file, offset, data)
+        written = self._files.write(file, offset, data)
+        if file.has_privileged_mode:
+            self._drop_privileged_mode(file)
+        return written
+
+    def _drop_privileged_mode(self, file: OpenFile) -> None:
+        """A file that was written to no longer runs as its owner or group."""
+        file.has_privileged_mode = False
+        if file.item is not None and not file.is_unlinked:
+            with self._told():
+                self._edits.set_attributes(
+                    file.item, lambda present, _: replace(present, mode=_unprivileged(present.mode))
+                )
+            self._tell(StaleInode(file.inode, data=False))
 
     async def flush(self, handle: int) -> None:
         """What was written survives the death of the node when this returns."""
@@ -493,7 +513,9 @@ class Drive:
     async def run(self) -> None:
         """Publish long-open files after a quiet period, until cancelled."""
         while True:
-            await trio.sleep(2)
+            await trio.sleep(1)
+            untold, self._untold = self._untold, {}
+            await self.announce(list(untold))
             with self._told():
                 self._files.publish_quiet()
 
@@ -680,8 +702,17 @@ class Drive:
                 self._tell(StaleEntry(row.inode, shown))
 
     def _tell(self, invalidation: Invalidation) -> None:
-        with suppress(trio.WouldBlock):
+        """Announce from a step that can not wait; what finds no room is announced by `run`."""
+        try:
             self._announce.send_nowait(invalidation)
+        except trio.WouldBlock:
+            self._untold[invalidation] = None
+
+
+def _unprivileged(mode: int) -> int:
+    """The mode without set-user-id, and without set-group-id where the group may execute."""
+    mode &= ~stat.S_ISUID
+    return mode & ~stat.S_ISGID if mode & stat.S_IXGRP else mode
 
 
 def _row_of(row: ItemRow, version: Version[Content]) -> ItemRow:

@@ -73,9 +73,7 @@ def seal_record(draft: Draft, keys: EpochKeys, signing: SigningKey) -> SignedRec
             _place(draft.namespace, write.item, write.register, keys.number, write.version.dot),
         )
         dot = write.version.dot
-        writes.append(
-            RecordWrite(write.item, write.register, dot.n, write.version.context, sealed)
-        )
+        writes.append(RecordWrite(write.item, write.register, dot.n, write.version.context, sealed))
     record = Record(
         namespace=draft.namespace,
         epoch=keys.number,
@@ -125,9 +123,7 @@ def open_record(signed: SignedRecord, epochs: Mapping[int, EpochKeys]) -> list[O
     return opened
 
 
-def _place(
-    namespace: NamespaceId, item: ItemId, register: Register, epoch: int, dot: Dot
-) -> bytes:
+def _place(namespace: NamespaceId, item: ItemId, register: Register, epoch: int, dot: Dot) -> bytes:
     return value_context(
         limits.FORMAT_VERSION,
         SealedKind.VALUE,

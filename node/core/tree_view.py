@@ -137,17 +137,13 @@ def merge_placements(
             kept = chosen.get(former.id)
             if former.id not in kept_ids and kept is not None and kept.link == former:
                 del chosen[former.id]
-    formers = [
-        placed for version in ordered for placed in _placed(version, version.value.former)
-    ]
+    formers = [placed for version in ordered for placed in _placed(version, version.value.former)]
     links = tuple(sorted(chosen.values(), key=lambda placed: placed.link.id))
     return links, tuple(formers)
 
 
 def _placed(version: Version[Placement], links: Iterable[Link]) -> tuple[PlacedLink, ...]:
-    return tuple(
-        PlacedLink(link, version.time_us, version.dot, version.device) for link in links
-    )
+    return tuple(PlacedLink(link, version.time_us, version.dot, version.device) for link in links)
 
 
 def _is_revived(

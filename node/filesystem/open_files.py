@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -54,6 +55,7 @@ class OpenFile:
         staging: what was written; None while nothing was, or in memory.
         is_dirty: something was written that the index does not know of.
         left: staging that it went on without, to be removed when no version refers to it.
+        has_privileged_mode: set-user-id or set-group-id is set, which a write takes away.
         is_unlinked: no name is left: nothing of it is published any more.
     """
 
@@ -67,6 +69,7 @@ class OpenFile:
     staging: StagingFile | None = None
     is_dirty: bool = False
     is_unlinked: bool = False
+    has_privileged_mode: bool = False
     handles: int = 0
     written_ns: int = 0
     left: list[StagingFile] = field(default_factory=list)
@@ -159,6 +162,7 @@ class OpenFiles:
             if shown is None:
                 raise drive_error(errno.ENOENT)
             file = self._load(row, shown)
+            file.has_privileged_mode = bool(row.mode & (stat.S_ISUID | stat.S_ISGID))
             self._files[row.inode] = file
         file.handles += 1
         return file

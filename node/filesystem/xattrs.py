@@ -49,12 +49,11 @@ class Xattrs:
         return value
 
     def names(self, row: ItemRow) -> list[bytes]:
-        """All names that `get` answers."""
-        own = [b"user.atoll.durability", b"user.atoll.item"]
-        if row.kind is Kind.FILE:
-            own.append(b"user.atoll.cached")
-        kept = [name for name, _ in self._present(row)] if row.xattr_count else []
-        return own + kept
+        """The names that were set.
+
+        Atoll's own are not among them: a program that copies all attributes would try to set them.
+        """
+        return [name for name, _ in self._present(row)] if row.xattr_count else []
 
     def set(self, row: ItemRow, name: bytes, value: bytes, *, create: bool, replace: bool) -> None:
         """Set a value; EEXIST (create), ENODATA (replace), ENOSPC, ERANGE, EPERM for Atoll's."""

@@ -166,9 +166,7 @@ class Journal:
 
     def knows(self, record: RecordId) -> bool:
         """Whether the record is stored here."""
-        return (
-            self._database.row("SELECT 1 FROM records WHERE record = ?", (record,)) is not None
-        )
+        return self._database.row("SELECT 1 FROM records WHERE record = ?", (record,)) is not None
 
     def drop_if_dead(self, record: RecordId) -> None:
         """Forget an acknowledged record of which no write lives."""
@@ -192,9 +190,7 @@ class Journal:
         ]
 
     def _blocks_of(self, record: bytes) -> tuple[BlockId, ...]:
-        rows = self._database.execute(
-            "SELECT block FROM record_blocks WHERE record = ?", (record,)
-        )
+        rows = self._database.execute("SELECT block FROM record_blocks WHERE record = ?", (record,))
         return tuple(BlockId(block) for (block,) in rows)
 
     def acknowledge(self, record: RecordId, position: int) -> None:

@@ -427,4 +427,3 @@ def _context(encoded: bytes) -> Context:
     if encoded == _EMPTY_CONTEXT_BYTES:
         return EMPTY_CONTEXT
     return Context.from_value(codec.decode(encoded, limits.MAX_RECORD_BYTES))
-

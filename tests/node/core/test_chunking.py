@@ -47,7 +47,7 @@ def test_borders_are_the_same_in_windows_of_any_size(seed: int, size: int, windo
     whole = plan_chunks(data, seed=7, is_last=True, sizes=SMALL)
     assert cut_in_windows(data, window, SMALL) == whole
     assert sum(whole) == size
-    assert all(SMALL.minimum < length <= SMALL.maximum for length in whole[:-1])
+    assert all(SMALL.minimum <= length <= SMALL.maximum for length in whole[:-1])
 
 
 def test_real_sizes_cut_within_their_bounds_and_near_their_average():
