@@ -629,6 +629,8 @@ class Drive:
         row = self._row_or_held(inode)
         if row.kind is not Kind.DIRECTORY:
             raise drive_error(errno.ENOTDIR)
+        if row.merged_into is not None:
+            return self._tree.item(row.merged_into) or row
         return row
 
     def _changeable_folder(self, inode: int, name: bytes) -> ItemRow:

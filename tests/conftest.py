@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections import Counter
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
+
+# A logger keeps the stream that it was made with; a test's own streams are closed with the test.
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
 
 settings.register_profile(
     "atoll", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]

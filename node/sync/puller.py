@@ -7,6 +7,7 @@ answers meanwhile. Called by `node.main`.
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -27,7 +28,7 @@ from node.storage.tree import Changes, Tree
 from node.sync.trust import LogClient, Trust
 from protocol.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from protocol.http_api import Cursor, DeltaResponse, ErrorCode, EventsResponse
-from protocol.ids import ItemId, NamespaceId
+from protocol.ids import ItemId, NamespaceId, RecordId
 from protocol.records import SignedRecord
 
 _PAGE_RECORDS = 500
@@ -342,15 +343,14 @@ class Puller:
             self._alarm("dot", f"{error}: a device was cloned, or the server forged; {record.id}")
 
     def _reject(self, wire: bytes, reason: str) -> None:
+        """Keep a record that has no effect here: a later release may understand it."""
         try:
             record_id = SignedRecord.from_wire(wire).id
-            name = str(record_id)
         except ProtocolError:
-            name = f"of {len(wire)} bytes"
-            record_id = None
-        if record_id is not None:
-            self._journal.reject(record_id, wire, reason)
-        self._alarm("record", f"record {name} has no effect here: {reason}")
+            # Its body can not be told from its signature; whatever it is, these bytes name it.
+            record_id = RecordId(hashlib.blake2b(wire, digest_size=RecordId.size_bytes).digest())
+        self._journal.reject(record_id, wire, reason)
+        self._alarm("record", f"record {record_id} has no effect here: {reason}")
 
     def _alarm(self, kind: str, message: str) -> None:
         self._journal.raise_alarm(kind, message, self._now_ns() // 1000)
