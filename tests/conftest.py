@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
-
-# A logger keeps the stream that it was made with; a test's own streams are closed with the test.
-structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
 
 settings.register_profile(
     "atoll", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("ci", settings.get_profile("atoll"), derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI") else "atoll")
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """Takes back what a test makes of logging: a command run in the test logs to its streams."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
+
 
 _LEFT_OUT: pytest.StashKey[Counter[str]] = pytest.StashKey()
 
