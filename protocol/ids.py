@@ -149,7 +149,5 @@ def actor_id(device: DeviceId, incarnation: bytes) -> ActorId:
 
 def device_id(signing_public: bytes, box_public: bytes) -> DeviceId:
     """The id of the device that holds these two 32-byte public keys (Ed25519, X25519)."""
-    digest = hashlib.blake2b(
-        signing_public + box_public, digest_size=32, person=b"atoll-device-v1"
-    )
+    digest = hashlib.blake2b(signing_public + box_public, digest_size=32, person=b"atoll-device-v1")
     return DeviceId(digest.digest())

@@ -288,9 +288,7 @@ class AccountLog:
         self, kind: EventType, payload: list[codec.Value], time_us: int, device: bytes = b""
     ) -> Event:
         """An unsigned event that continues this log; ``device`` is empty when the root signs."""
-        return Event(
-            kind, self.id, self.length, self.head, b"", device, NO_EVENT, time_us, payload
-        )
+        return Event(kind, self.id, self.length, self.head, b"", device, NO_EVENT, time_us, payload)
 
     def _author_key(self, event: Event) -> bytes:
         if not event.device:

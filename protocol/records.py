@@ -119,7 +119,13 @@ class Record:
                 [[change.folder, change.time_us] for change in self.folders],
                 list(self.blocks),
                 [
-                    [write.item, int(write.register), write.n, write.context.to_value(), write.sealed]
+                    [
+                        write.item,
+                        int(write.register),
+                        write.n,
+                        write.context.to_value(),
+                        write.sealed,
+                    ]
                     for write in self.writes
                 ],
             ]

@@ -197,9 +197,7 @@ class Content:
     @classmethod
     def from_value(cls, value: codec.Value) -> Content:
         """Read `to_value`; `RemoteProtocolError` when it is not a content."""
-        kind, size, mtime_ns, origin, inline, manifest, number = codec.as_tuple(
-            value, "content", 7
-        )
+        kind, size, mtime_ns, origin, inline, manifest, number = codec.as_tuple(value, "content", 7)
         content = cls(
             kind=Kind(codec.as_int(kind, 0, max(Kind), "kind")),
             size=codec.as_int(size, 0, limits.MAX_FILE_BYTES, "size"),

@@ -167,7 +167,9 @@ EMPTY_CONTEXT = Context()
 
 def _dot(value: codec.Value) -> Dot:
     actor, n = codec.as_tuple(value, "dot", 2)
-    return Dot(ActorId(codec.as_bytes(actor, "actor", 16, 16)), codec.as_int(n, 1, MAX_COUNTER, "n"))
+    return Dot(
+        ActorId(codec.as_bytes(actor, "actor", 16, 16)), codec.as_int(n, 1, MAX_COUNTER, "n")
+    )
 
 
 def dot_to_value(dot: Dot | None) -> codec.Value:
