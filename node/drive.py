@@ -338,13 +338,20 @@ class Drive:
         row = self._held[inode].row if inode in self._held else self._row(inode)
         if changes.size is not None:
             self._truncate(row, changes.size)
-        if row.kind is Kind.DIRECTORY or (
-            changes.mode is not None or changes.uid is not None or changes.gid is not None
-        ):
+        if self._changes_attributes(row, changes):
             self._set_item_attributes(row, changes)
         if changes.mtime_ns is not None and row.kind is not Kind.DIRECTORY:
             self._set_mtime(row, changes.mtime_ns)
         return self.attributes(inode)
+
+    def _changes_attributes(self, row: ItemRow, changes: AttributeChanges) -> bool:
+        """Whether anything is set anew: programs that copy files set again what is set already."""
+        return (
+            (changes.mode is not None and changes.mode != row.mode)
+            or (changes.uid is not None and self._foreign_uid(changes.uid) != row.uid)
+            or (changes.gid is not None and self._foreign_gid(changes.gid) != row.gid)
+            or (changes.mtime_ns is not None and row.kind is Kind.DIRECTORY)
+        )
 
     def _set_item_attributes(self, row: ItemRow, changes: AttributeChanges) -> None:
         held = self._held.get(row.inode)
