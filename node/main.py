@@ -29,7 +29,7 @@ from node.filesystem.edits import Edits
 from node.filesystem.open_files import OpenFiles
 from node.filesystem.values import Owner
 from node.filesystem.xattrs import Xattrs
-from node.memory import collect_rarely, reuse_large_buffers
+from node.memory import reuse_large_buffers
 from node.net.access_tokens import DeviceCredentials
 from node.net.server_address import ServerAddress
 from node.net.server_client import ServerClient
@@ -77,7 +77,6 @@ def run(settings: NodeSettings) -> int:
     disable_core_dumps()
     os.umask(0o077)
     reuse_large_buffers()
-    collect_rarely()
     try:
         with StateDirectory.open(settings.home) as state:
             keystore = Keystore.load(settings.home)

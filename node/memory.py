@@ -1,4 +1,4 @@
-"""How memory is managed: buffers of blocks by the C library, objects by Python.
+"""How the C library's allocator treats the buffers of blocks and of FUSE requests.
 
 glibc gives every buffer above 128 KiB a mapping of its own and returns it at once, so each 1 MiB
 buffer costs 256 page faults. Kept in the heap, the same pages serve again. Called once by
@@ -6,7 +6,6 @@ buffer costs 256 page faults. Kept in the heap, the same pages serve again. Call
 """
 
 import ctypes
-import gc
 from typing import Final
 
 _M_TRIM_THRESHOLD: Final = -1
@@ -27,14 +26,3 @@ def reuse_large_buffers() -> None:
         return
     mallopt(_M_MMAP_THRESHOLD, _HEAP_BYTES)
     mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-
-
-def collect_rarely() -> None:
-    """Look for cycles of objects seldom, and never among what was loaded at the start.
-
-    The node's own objects form hardly any cycles; by default Python would look after every 700 new
-    objects, which is several times in each request.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)

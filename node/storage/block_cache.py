@@ -183,6 +183,11 @@ class BlockCache:
                 if self._unsynced.get(block) == number:
                     del self._unsynced[block]
 
+    def is_safe_elsewhere(self, block: BlockId) -> None:
+        """The server holds the block durably: this copy need not survive the loss of power."""
+        with self._lock:
+            self._unsynced.pop(block, None)
+
     def discard(self, block: BlockId) -> None:
         """Remove a block that proved to be damaged, so that it can be put or fetched again.
 

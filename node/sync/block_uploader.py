@@ -212,6 +212,7 @@ class BlockUploader:
         return since is not None and trio.current_time() - since < self._limits.known_for_s
 
     def _remember(self, namespace: NamespaceId, block: BlockId) -> None:
+        self._cache.is_safe_elsewhere(block)
         self._known[namespace, block] = trio.current_time()
         self._known.move_to_end((namespace, block))
         if len(self._known) > self._limits.known:
