@@ -27,6 +27,10 @@ def both_synced(*devices: Device) -> None:
         device.wait("synced", 60)
 
 
+def until_offline(device: Device) -> None:
+    eventually(lambda: device.server_state() == "offline", f"{device.name} says it is offline")
+
+
 def assert_same(first: Device, second: Device) -> None:
     found = differences(snapshot(first.mount), snapshot(second.mount))
     assert not found, "\n".join(found)
@@ -55,7 +59,7 @@ def test_without_a_server_at_the_start_the_mount_works_and_the_changes_arrive_la
     (folder / "large").write_bytes(os.urandom(3 * MEBIBYTE))
     assert (folder / "small").read_text() == "written without a server"
 
-    eventually(lambda: a.server_state() == "offline", "A says that it is offline")
+    until_offline(a)
     report = a.status()
     assert report["pending"]["records"] > 0
     assert report["synced"] is False
@@ -83,7 +87,7 @@ def test_when_the_server_goes_away_work_is_queued_and_arrives_when_it_is_back(
     (b.mount / "from b").write_text("b")
     assert (b.mount / "before").read_text() == "before"
     for device in (a, b):
-        eventually(lambda device=device: device.server_state() == "offline", "it says offline")
+        until_offline(device)
         assert device.status()["pending"]["records"] > 0
         assert sorted(os.listdir(device.mount)), "the mount answers"
 
@@ -281,7 +285,7 @@ def test_a_wrong_password_and_an_unknown_account_get_the_same_answer(world: Worl
     world.server.start()
     wrong = world.root / "wrong"
     wrong.write_text("not the password\n")
-    answers = []
+    answers: list[str] = []
     for email, file in (("someone@example.org", wrong), ("nobody@example.org", wrong)):
         device = world.device(f"new-{len(answers)}")
         done = device.atoll("login", email, "--server", world.server.url, "--password-file", file)
@@ -347,7 +351,7 @@ def test_two_devices_edit_one_file_apart_and_nothing_is_lost(world: World) -> No
     both_synced(a, b)
     world.server.stop()
     for device in (a, b):
-        eventually(lambda device=device: device.server_state() == "offline", "it is offline")
+        until_offline(device)
     (a.mount / "folder" / "file").write_bytes(b"\0from a, " + b"a" * 100_000)
     (b.mount / "folder" / "file").write_bytes(b"\0from b, which is another length")
     written = {
@@ -414,8 +418,8 @@ def small_disk(place: Path, size_mib: int) -> Iterator[None]:
     aside = place.with_name(place.name + ".aside")
     place.rename(aside)
     place.mkdir(mode=0o700)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size_mib}m,mode=0700", "tmpfs", place]
-    subprocess.run(mount, check=True)
+    options = f"size={size_mib}m,mode=0700"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", os.fspath(place)], check=True)
     try:
         subprocess.run(["cp", "-a", f"{aside}/.", place], check=True)
         yield

@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -160,13 +161,14 @@ def test_a_change_shows_on_the_other_device_while_a_program_looks(world: World) 
     a.start()
     b.start()
     file = a.mount / "note"
+    there = b.mount / "note"
     for turn in range(20):
-        file.write_text(f"turn {turn}")
-        there = b.mount / "note"
-        eventually(
-            lambda there=there, turn=turn: there.exists() and there.read_text() == f"turn {turn}",
-            f"B sees turn {turn}",
-            within_s=10,
-        )
+        text = f"turn {turn}"
+        file.write_text(text)
+        eventually(partial(_reads, there, text), f"B sees {text}", within_s=10)
     file.unlink()
     eventually(lambda: not (b.mount / "note").exists(), "B sees the removal", within_s=10)
+
+
+def _reads(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text() == text

@@ -44,7 +44,7 @@ def entry_at(path: bytes | Path) -> Entry:
     """One entry, with all of its bytes read."""
     found = os.lstat(path)
     if stat.S_ISLNK(found.st_mode):
-        content = os.fsencode(os.readlink(path)).hex()
+        content = os.readlink(os.fsencode(path)).hex()
     elif stat.S_ISREG(found.st_mode):
         content = digest(path)
     else:
