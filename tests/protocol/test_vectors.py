@@ -7,6 +7,7 @@ is a second one, written from docs/formats.md.
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,7 +137,11 @@ def test_contexts(vector):
 
 @pytest.mark.parametrize("vector", VALUES["registers"])
 def test_values_of_registers(vector):
-    kinds = {"placement": Placement, "attributes": ItemAttributes, "content": Content}
+    kinds: dict[str, Any] = {
+        "placement": Placement,
+        "attributes": ItemAttributes,
+        "content": Content,
+    }
     value = plain(vector["value"])
     assert canonical(value).hex() == vector["encoding"]
     parsed = kinds[vector["register"]].from_value(value)

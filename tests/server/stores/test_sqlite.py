@@ -36,6 +36,7 @@ def test_what_was_answered_is_there_after_a_restart(tmp_path):
 
 def test_a_schema_from_the_future_is_refused_with_a_sentence(tmp_path):
     threads = threading.active_count()
+
     async def open_and_close():
         await (await SqliteStore.open(tmp_path / "db")).close()
 
