@@ -260,7 +260,9 @@ class Edits:
         return row is not None and row.kind is Kind.DIRECTORY
 
     def _entries_changed(self, folder: ItemId, time_us: int, group: int) -> None:
-        self._journal.note_folder(group, folder, time_us)
+        row = self._tree.item(folder)
+        before_us = row.entries_us if row is not None else 0
+        self._journal.note_folder(group, folder, time_us, before_us)
         self._tree.note_entries_changed(folder, time_us)
 
     def _shown_links(self, item: ItemId) -> list[Link]:
@@ -381,6 +383,11 @@ class Edits:
         self._registers.write_local(item, Register.PLACEMENT, placement, time_us, group)
 
     def _settle_empty_group(self, group: int) -> None:
-        """A group whose items were all taken back before anybody saw them sends nothing."""
+        """A group whose items were all taken back before anybody saw them sends nothing.
+
+        Its folders get back the times that they have on every other device.
+        """
         if not self._registers.items_in_group(group):
+            for folder, time_us, before_us in self._journal.folders_without(group):
+                self._tree.take_back_entries_change(folder, time_us, before_us)
             self._journal.close_group(group)

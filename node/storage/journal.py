@@ -73,7 +73,7 @@ class Journal:
                 "UPDATE versions SET pending = ? WHERE pending = ?", (kept, other)
             )
             self._database.execute(
-                "INSERT INTO group_folders SELECT ?1, folder, time_us FROM group_folders "
+                "INSERT INTO group_folders SELECT ?1, folder, time_us, before_us FROM group_folders "
                 "WHERE pending = ?2 ON CONFLICT DO UPDATE SET time_us = max(time_us, "
                 "excluded.time_us)",
                 (kept, other),
@@ -89,13 +89,29 @@ class Journal:
         )
         return kept
 
-    def note_folder(self, group: int, folder: ItemId, time_us: int) -> None:
-        """The group changes the entries of a folder."""
+    def note_folder(self, group: int, folder: ItemId, time_us: int, before_us: int) -> None:
+        """The group changes the entries of a folder, whose time was ``before_us``."""
         self._database.execute(
-            "INSERT INTO group_folders VALUES (?,?,?) "
+            "INSERT INTO group_folders VALUES (?,?,?,?) "
             "ON CONFLICT DO UPDATE SET time_us = max(time_us, excluded.time_us)",
-            (group, folder, time_us),
+            (group, folder, time_us, before_us),
         )
+        self.note_other_change(folder, time_us, group)
+
+    def note_other_change(self, folder: ItemId, time_us: int, group: int = 0) -> None:
+        """Entries of a folder changed by other means than the groups but ``group`` that wait."""
+        self._database.execute(
+            "UPDATE group_folders SET before_us = ? "
+            "WHERE folder = ? AND pending <> ? AND before_us < ?",
+            (time_us, folder, group, time_us),
+        )
+
+    def folders_without(self, group: int) -> list[tuple[ItemId, int, int]]:
+        """Folders that a group changed: the time of the change, and the folder's without it."""
+        rows = self._database.execute(
+            "SELECT folder, time_us, before_us FROM group_folders WHERE pending = ?", (group,)
+        )
+        return [(ItemId(folder), time_us, before_us) for folder, time_us, before_us in rows]
 
     def make_urgent(self, groups: Iterable[int]) -> None:
         """These groups do not wait for the settle time."""

@@ -247,6 +247,15 @@ class Tree:
             self._database.set_meta(key, max(time_us, self._database.meta(key) or 0))
         self.changes.items.add(folder)
 
+    def take_back_entries_change(self, folder: ItemId, time_us: int, before_us: int) -> None:
+        """A change of a folder's entries came to nothing before anybody else could see it."""
+        self.revision += 1
+        self._database.execute(
+            "UPDATE items SET entries_us = ? WHERE item = ? AND entries_us = ?",
+            (before_us, folder, time_us),
+        )
+        self.changes.items.add(folder)
+
     def new_inode(self, item: ItemId) -> int:
         """Give an item another inode number; the old one is left to those who hold it."""
         self.revision += 1

@@ -97,7 +97,6 @@ def test_real_files_travel_and_nobody_else_can_read_them(world: World) -> None:
     subprocess.run(["sed", "-i", "s/import/IMPORT/", b.mount / "library/os.py"], check=True)
     git(b.mount / "clone", environment, "checkout", "--quiet", "-b", "another")
     (b.mount / "clone/README.md").chmod(0o600)
-    (b.mount / "databases/note").write_text("read here")
     both_synced(b, a)
     assert_same(b.mount, a.mount)
     assert (a.mount / "small").read_text().endswith("and one more line\n")

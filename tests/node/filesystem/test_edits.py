@@ -87,6 +87,25 @@ class TestCreating:
         assert one.paths() == two.paths() == {"d/", "d/new"}
 
 
+class TestFolderTimes:
+    def test_a_file_that_came_to_nothing_leaves_the_folder_its_time(self, world, one, two):
+        one.make_file("kept")
+        world.sync()
+        published = one.row_at("").shown_mtime_ns
+        one.make_file("temporary")
+        assert one.row_at("").shown_mtime_ns > published
+        one.unlink("temporary")
+        world.sync()
+        assert one.row_at("").shown_mtime_ns == two.row_at("").shown_mtime_ns == published
+
+    def test_what_else_changed_the_folder_meanwhile_counts(self, world, one, two):
+        one.make_file("temporary")
+        one.make_file("kept")
+        one.unlink("temporary")
+        world.sync()
+        assert one.row_at("").shown_mtime_ns == two.row_at("").shown_mtime_ns
+
+
 class TestLinks:
     def test_every_name_counts_until_the_last_goes(self, one):
         item = one.make_file("a", "data")

@@ -53,9 +53,9 @@ class TestGroups:
     def test_a_change_that_touches_several_groups_joins_them(self, index, journal):
         first, second = journal.open_group(1, []), journal.open_group(2, [])
         index.registers.write_local(ITEM, Register.ATTRIBUTES, ItemAttributes(0), 2, second)
-        journal.note_folder(first, ROOT_ITEM, 1)
-        journal.note_folder(second, ROOT_ITEM, 2)
-        journal.note_folder(second, ITEM, 2)
+        journal.note_folder(first, ROOT_ITEM, 1, 0)
+        journal.note_folder(second, ROOT_ITEM, 2, 1)
+        journal.note_folder(second, ITEM, 2, 0)
         journal.make_urgent([second])
         joined = journal.open_group(3, [first, second])
         assert joined == first
@@ -69,7 +69,7 @@ class TestGroups:
     def test_the_time_of_a_folder_never_falls(self, journal):
         group = journal.open_group(1, [])
         for time in (5, 9, 7):
-            journal.note_folder(group, ROOT_ITEM, time)
+            journal.note_folder(group, ROOT_ITEM, time, 0)
         assert journal.group_folders(group) == (FolderChange(ROOT_ITEM, 9),)
 
     def test_a_clock_that_goes_back_takes_no_group_back(self, journal):
@@ -79,7 +79,7 @@ class TestGroups:
 
     def test_a_closed_group_is_gone(self, journal):
         group = journal.open_group(1, [])
-        journal.note_folder(group, ROOT_ITEM, 1)
+        journal.note_folder(group, ROOT_ITEM, 1, 0)
         journal.close_group(group)
         assert journal.group(group) is None
         assert journal.group_folders(group) == ()
