@@ -91,25 +91,31 @@ class Journal:
 
     def note_folder(self, group: int, folder: ItemId, time_us: int, before_us: int) -> None:
         """The group changes the entries of a folder, whose time was ``before_us``."""
+        row = self._database.row(
+            "SELECT min(before_us) FROM group_folders WHERE folder = ?", (folder,)
+        )
+        if row is not None and row[0] is not None:
+            before_us = row[0]  # the present time comes from a group that waits as well
         self._database.execute(
             "INSERT INTO group_folders VALUES (?,?,?,?) "
             "ON CONFLICT DO UPDATE SET time_us = max(time_us, excluded.time_us)",
             (group, folder, time_us, before_us),
         )
-        self.note_other_change(folder, time_us, group)
 
-    def note_other_change(self, folder: ItemId, time_us: int, group: int = 0) -> None:
-        """Entries of a folder changed by other means than the groups but ``group`` that wait."""
+    def note_published(self, folder: ItemId, time_us: int) -> None:
+        """A record, of this device or another, changed the entries of a folder."""
         self._database.execute(
-            "UPDATE group_folders SET before_us = ? "
-            "WHERE folder = ? AND pending <> ? AND before_us < ?",
-            (time_us, folder, group, time_us),
+            "UPDATE group_folders SET before_us = ? WHERE folder = ? AND before_us < ?",
+            (time_us, folder, time_us),
         )
 
     def folders_without(self, group: int) -> list[tuple[ItemId, int, int]]:
         """Folders that a group changed: the time of the change, and the folder's without it."""
         rows = self._database.execute(
-            "SELECT folder, time_us, before_us FROM group_folders WHERE pending = ?", (group,)
+            "SELECT folder, time_us, max(before_us, coalesce((SELECT max(other.time_us) "
+            "FROM group_folders AS other WHERE other.folder = one.folder "
+            "AND other.pending <> one.pending), 0)) FROM group_folders AS one WHERE pending = ?",
+            (group,),
         )
         return [(ItemId(folder), time_us, before_us) for folder, time_us, before_us in rows]
 

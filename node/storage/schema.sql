@@ -56,7 +56,7 @@ CREATE TABLE group_folders (
     pending INTEGER NOT NULL,
     folder  BLOB NOT NULL,
     time_us INTEGER NOT NULL,
-    before_us INTEGER NOT NULL,     -- its time without this group, should the group come to nothing
+    before_us INTEGER NOT NULL,     -- its time without any waiting group, should they come to nothing
     PRIMARY KEY (pending, folder)
 ) STRICT, WITHOUT ROWID;
 

@@ -326,6 +326,8 @@ class Publisher:
             self._registers.mark_sealed(group.id, record.id, time_us)
             self._journal.add_own(record, [*blocks, *record.record.blocks])
             self._journal.close_group(group.id)
+            for change in record.record.folders:
+                self._journal.note_published(change.folder, change.time_us)
             placements = {
                 write.item: write.version
                 for write in writes

@@ -329,7 +329,7 @@ class Puller:
             self._write(write, record)
         for change in record.record.folders:
             self._tree.note_entries_changed(change.folder, change.time_us)
-            self._journal.note_other_change(change.folder, change.time_us)
+            self._journal.note_published(change.folder, change.time_us)
         now_ns = self._now_ns()
         for item in items:
             self._tree.refresh(item, now_ns)

@@ -98,6 +98,17 @@ class TestFolderTimes:
         world.sync()
         assert one.row_at("").shown_mtime_ns == two.row_at("").shown_mtime_ns == published
 
+    def test_several_that_came_to_nothing_leave_it_too(self, world, one, two):
+        one.make_file("kept")
+        world.sync()
+        published = one.row_at("").shown_mtime_ns
+        for name in ("database-wal", "database-shm"):
+            one.make_file(name)
+        for name in ("database-wal", "database-shm"):
+            one.unlink(name)
+        world.sync()
+        assert one.row_at("").shown_mtime_ns == two.row_at("").shown_mtime_ns == published
+
     def test_what_else_changed_the_folder_meanwhile_counts(self, world, one, two):
         one.make_file("temporary")
         one.make_file("kept")
