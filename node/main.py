@@ -237,7 +237,7 @@ class _Node:
         try:
             async with self._client, trio.open_nursery() as nursery:
                 nursery.start_soon(self._stop_on_signal)
-                nursery.start_soon(self._fetcher.run)
+                nursery.start_soon(self._keep_going, "fetching", self._fetcher.run)
                 nursery.start_soon(self._drive.run)
                 async with trio.open_nursery() as mount_nursery:
                     await mount_nursery.start(
