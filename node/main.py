@@ -143,6 +143,7 @@ class _Node:
             StagingStore(state.staging, keystore.staging_key),
             _NamespaceContents(reader, namespace),
             time.time_ns,
+            settings.quiet_publish_s,
         )
         conflicts = ConflictFolder(tree, registers, owner)
         self._drive = Drive(

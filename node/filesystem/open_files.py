@@ -33,8 +33,6 @@ from protocol.ids import ItemId
 from protocol.limits import INLINE_BYTES, MAX_FILE_BYTES
 from protocol.values import Content, Kind
 
-_QUIET_NS = 5_000_000_000  # an open file that nobody wrote to for this long is published as it is
-
 
 class ContentSource(Protocol):
     """Where the bytes of sealed contents come from."""
@@ -90,7 +88,10 @@ class OpenFiles:
         staging: StagingStore,
         source: ContentSource,
         now_ns: Callable[[], int],
+        quiet_s: float,
     ) -> None:
+        """``quiet_s``: an open file that nobody wrote to for so long is published as it is."""
+        self._quiet_ns = int(quiet_s * 1_000_000_000)
         self._registers = registers
         self._tree = tree
         self._edits = edits
@@ -367,7 +368,7 @@ class OpenFiles:
 
     def publish_quiet(self) -> None:
         """Register open files that were written to, but not lately."""
-        limit_ns = self._now_ns() - _QUIET_NS
+        limit_ns = self._now_ns() - self._quiet_ns
         for file in self:
             if file.is_dirty and file.written_ns <= limit_ns:
                 self.register(file, is_urgent=False)
