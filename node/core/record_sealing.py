@@ -52,6 +52,11 @@ class Draft:
     folders: tuple[FolderChange, ...]
     writes: Sequence[OpenedWrite]
 
+    @property
+    def is_automatic(self) -> bool:
+        """Whether a node made all of it on its own: one change of a user makes it a user's."""
+        return all(write.version.automatic for write in self.writes)
+
 
 def seal_record(draft: Draft, keys: EpochKeys, signing: SigningKey) -> SignedRecord:
     """Seal the values of a draft and sign the record.
@@ -84,7 +89,7 @@ def seal_record(draft: Draft, keys: EpochKeys, signing: SigningKey) -> SignedRec
         hybrid_time_us=draft.hybrid_time_us,
         account_head=draft.account_head,
         namespace_head=draft.namespace_head,
-        automatic=False,
+        automatic=draft.is_automatic,
         folders=draft.folders,
         blocks=tuple(blocks),
         writes=tuple(writes),
@@ -117,7 +122,14 @@ def open_record(signed: SignedRecord, epochs: Mapping[int, EpochKeys]) -> list[O
             OpenedWrite(
                 write.item,
                 write.register,
-                Version(dot, record.hybrid_time_us, record.device, write.context, value),
+                Version(
+                    dot,
+                    record.hybrid_time_us,
+                    record.device,
+                    write.context,
+                    value,
+                    record.automatic,
+                ),
             )
         )
     return opened

@@ -23,13 +23,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Version(Generic[T]):
-    """A live value of a register, with what decides between siblings."""
+    """A live value of a register, with what decides between siblings.
+
+    Attributes:
+        automatic: made by a node on its own (a merge), out of what its context covers.
+    """
 
     dot: Dot
     time_us: int
     device: DeviceId
     context: Context
     value: T
+    automatic: bool = False
 
     @property
     def rank(self) -> tuple[int, Dot]:
@@ -152,7 +157,14 @@ def _is_revived(
     seen = EMPTY_CONTEXT
     for placement in placements:
         seen = seen.join(placement.value.seen)
-    return any(not seen.covers(version.value.origin or version.dot) for version in contents)
+    return any(not _was_seen(version, seen) for version in contents)
+
+
+def _was_seen(version: Version[Content], seen: Context) -> bool:
+    """Whether who had seen these contents knew the bytes: a merge adds nothing to what it covers."""
+    if seen.covers(version.value.origin or version.dot):
+        return True
+    return version.automatic and seen.contains(version.context)
 
 
 @dataclass(frozen=True, slots=True)

@@ -235,7 +235,9 @@ class Edits:
         with self._database.transaction():
             time_us = self._time_us([base] if base is not None else [])
             group = self._open_group(time_us, [item])
-            dot = self._registers.write_local(item, Register.CONTENT, content, time_us, group, base)
+            dot = self._registers.write_local(
+                item, Register.CONTENT, content, time_us, group, None if base is None else [base]
+            )
             if is_urgent:
                 self._journal.make_urgent([group])
             self._tree.refresh_values(item, self._now_ns())

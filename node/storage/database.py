@@ -17,7 +17,8 @@ import apsw
 
 from node.errors import SettingsError, StorageError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_FOLDER = Path(__file__).parent
 _KEY_BYTES = 32
 
 
@@ -146,11 +147,18 @@ class Database:
                 f"the index {self._path} was written by a newer release (schema {version}); "
                 "upgrade Atoll on this device"
             )
-        if version == 0:
-            schema = Path(__file__).with_name("schema.sql").read_text()
-            with self.transaction():
-                self.execute(schema)
-                self.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        if version == SCHEMA_VERSION:
+            return
+        steps = [_FOLDER / "schema.sql"]
+        if version:
+            steps = [
+                _FOLDER / "migrations" / f"{number}.sql"
+                for number in range(version + 1, SCHEMA_VERSION + 1)
+            ]
+        with self.transaction():
+            for step in steps:
+                self.execute(step.read_text())
+            self.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 @contextmanager

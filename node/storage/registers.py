@@ -23,7 +23,7 @@ from protocol.version_vector import EMPTY_CONTEXT, Context, Dot
 RegisterValue = Placement | ItemAttributes | Content
 AnyValue = TypeVar("AnyValue", Placement, ItemAttributes, Content)
 
-_COLUMNS = "actor, n, context, time_us, device, staging, value"
+_COLUMNS = "actor, n, context, time_us, device, automatic, staging, value"
 _EMPTY_CONTEXT_BYTES = codec.encode(EMPTY_CONTEXT.to_value())
 
 
@@ -93,7 +93,9 @@ class Registers:
         value: RegisterValue,
         time_us: int,
         group: int,
-        base: Version[Any] | None = None,
+        bases: Sequence[Version[Any]] | None = None,
+        *,
+        automatic: bool = False,
     ) -> Dot:
         """Write a register here; the write waits in ``group`` to be sealed.
 
@@ -101,15 +103,18 @@ class Registers:
         its dot, so that many saves within the settle time are one version.
 
         Args:
-            base: the one version that the writer had seen; None when it had seen all siblings.
+            bases: the versions that the writer had seen; None when it had seen all siblings.
+            automatic: a node makes it on its own, out of the bases.
 
         Returns:
             The dot of the write.
         """
-        if base is None:
+        if bases is None:
             seen = self.seen(item, register)
         else:
-            seen = base.context.add([base.dot])
+            seen = EMPTY_CONTEXT
+            for base in bases:
+                seen = seen.join(base.context.add([base.dot]))
         own = self._replaceable(item, register, seen)
         if own is not None:
             dot, context = own
@@ -122,7 +127,7 @@ class Registers:
             value = replace(value, origin=None)  # only the time of waiting bytes was set
         staging, encoded = _encode(value)
         self._database.execute(
-            "INSERT OR REPLACE INTO versions VALUES (?,?,?,?,?,?,?,NULL,?,?,?)",
+            "INSERT OR REPLACE INTO versions VALUES (?,?,?,?,?,?,?,NULL,?,?,?,?)",
             (
                 item,
                 int(register),
@@ -134,6 +139,7 @@ class Registers:
                 group,
                 staging,
                 encoded,
+                int(automatic),
             ),
         )
         return dot
@@ -145,7 +151,7 @@ class Registers:
         staging, encoded = _encode(value)
         author = self._author
         self._database.execute(
-            "INSERT INTO versions VALUES (?,?,?,1,?,?,?,NULL,?,?,?)",
+            "INSERT INTO versions VALUES (?,?,?,1,?,?,?,NULL,?,?,?,0)",
             (
                 item,
                 int(register),
@@ -185,10 +191,12 @@ class Registers:
             return False
         self._cover(item, register, version.context, None)
         if self._covered(item, register).covers(version.dot):
+            if register is Register.CONTENT:
+                self._remember(item, version)
             return True
         staging, encoded = _encode(version.value)
         self._database.execute(
-            "INSERT INTO versions VALUES (?,?,?,?,?,?,?,?,NULL,?,?)",
+            "INSERT INTO versions VALUES (?,?,?,?,?,?,?,?,NULL,?,?,?)",
             (
                 item,
                 int(register),
@@ -200,6 +208,7 @@ class Registers:
                 record,
                 staging,
                 encoded,
+                int(version.automatic),
             ),
         )
         return True
@@ -244,17 +253,29 @@ class Registers:
             (staging, encoded, item, int(register), dot.actor, dot.n),
         )
 
-    def mark_sealed(self, group: int, record: RecordId, time_us: int) -> None:
-        """The group's writes now travel in ``record``, with its time."""
+    def mark_sealed(
+        self, group: int, record: RecordId, time_us: int, *, automatic: bool = False
+    ) -> None:
+        """The group's writes now travel in ``record``, with its time and its mark."""
         self._database.execute(
-            "UPDATE versions SET record = ?, pending = NULL, time_us = ? WHERE pending = ?",
-            (record, time_us, group),
+            "UPDATE versions SET record = ?, pending = NULL, time_us = ?, automatic = ? "
+            "WHERE pending = ?",
+            (record, time_us, int(automatic), group),
         )
 
     def forget_item(self, item: ItemId) -> None:
         """Drop an item of which nothing was ever sealed."""
         self._database.execute("DELETE FROM versions WHERE item = ?", (item,))
         self._database.execute("DELETE FROM covered WHERE item = ?", (item,))
+
+    def history(self, item: ItemId) -> list[Version[Content]]:
+        """Covered contents of an item that records had carried, as far as they are kept."""
+        rows = self._database.execute(
+            "SELECT actor, n, context, time_us, device, automatic, NULL, value FROM history "
+            "WHERE item = ?",
+            (item,),
+        )
+        return [_version(Register.CONTENT, row) for row in rows]
 
     def was_sealed(self, item: ItemId) -> bool:
         """Whether any write of the item is in a record, or was covered."""
@@ -352,12 +373,35 @@ class Registers:
             dot = Dot(ActorId(actor), n)
             if dot == spare or not context.covers(dot):
                 continue
+            if record is not None and register is Register.CONTENT:
+                self._database.execute(
+                    "INSERT OR IGNORE INTO history SELECT item, actor, n, context, time_us, device, "
+                    "value, automatic, NULL FROM versions "
+                    "WHERE item = ? AND register = ? AND actor = ? AND n = ?",
+                    (item, int(register), actor, n),
+                )
             self._database.execute(
                 "DELETE FROM versions WHERE item = ? AND register = ? AND actor = ? AND n = ?",
                 (item, int(register), actor, n),
             )
             if record is not None:
                 self._drop_record(record)
+
+    def _remember(self, item: ItemId, version: Version[Content]) -> None:
+        """Keep a content that was covered before it arrived."""
+        self._database.execute(
+            "INSERT OR IGNORE INTO history VALUES (?,?,?,?,?,?,?,?,NULL)",
+            (
+                item,
+                version.dot.actor,
+                version.dot.n,
+                codec.encode(version.context.to_value()),
+                version.time_us,
+                version.device,
+                codec.encode(version.value.to_value()),
+                int(version.automatic),
+            ),
+        )
 
     def _drop_record(self, record: bytes) -> None:
         self._database.execute(
@@ -414,13 +458,20 @@ def _encode(value: RegisterValue) -> tuple[bytes | None, bytes]:
 
 
 def _version(register: Register, row: Sequence[Any]) -> Version[Any]:
-    actor, n, context, time_us, device, staging, encoded = row
+    actor, n, context, time_us, device, automatic, staging, encoded = row
     value = parse_value(register, encoded)
     if staging is not None:
         assert isinstance(value, Content)
         name, size, mtime_ns = codec.decode(staging, 4096)
         value = staged_content(value, name, size, mtime_ns)
-    return Version(Dot(ActorId(actor), n), time_us, DeviceId(device), _context(context), value)
+    return Version(
+        Dot(ActorId(actor), n),
+        time_us,
+        DeviceId(device),
+        _context(context),
+        value,
+        bool(automatic),
+    )
 
 
 def _context(encoded: bytes) -> Context:

@@ -30,6 +30,7 @@ CREATE TABLE versions (
     staging  BLOB,                  -- canonical [staging name, size, mtime_ns] of bytes not yet sealed;
                                     -- then value is the content that they were written over
     value    BLOB NOT NULL,         -- canonical value of the register, opened
+    automatic INTEGER NOT NULL DEFAULT 0, -- 1: made by a node on its own (a merge)
     PRIMARY KEY (item, register, actor, n)
 ) STRICT;  -- with rowids: values are appended, and the keys beside them stay dense
 CREATE INDEX versions_by_record ON versions (record) WHERE record IS NOT NULL;
@@ -43,12 +44,29 @@ CREATE TABLE covered (
     PRIMARY KEY (item, register)
 ) STRICT, WITHOUT ROWID;
 
+-- Contents that were covered after a record had carried them: the bases of merges. Kept for the
+-- retention time; their blocks are where they were.
+CREATE TABLE history (
+    item       BLOB NOT NULL,
+    actor      BLOB NOT NULL,       -- the dot
+    n          INTEGER NOT NULL,
+    context    BLOB NOT NULL,
+    time_us    INTEGER NOT NULL,    -- hybrid time of the write
+    device     BLOB NOT NULL,
+    value      BLOB NOT NULL,       -- canonical Content
+    automatic  INTEGER NOT NULL,
+    covered_us INTEGER,             -- local clock; NULL until it was first looked for what is too old
+    PRIMARY KEY (item, actor, n)
+) STRICT;  -- with rowids, as versions
+CREATE INDEX history_by_age ON history (covered_us);
+
 -- Local changes that will travel in one record.
 CREATE TABLE groups (
     id       INTEGER PRIMARY KEY,   -- ascending in order of the first change
     first_us INTEGER NOT NULL,      -- hybrid time of its first change
     last_us  INTEGER NOT NULL,      -- hybrid time of its latest change; the settle time counts from it
-    urgent   INTEGER NOT NULL DEFAULT 0  -- 1: do not wait (fsync, replace-rename)
+    urgent   INTEGER NOT NULL DEFAULT 0, -- 1: do not wait (fsync, replace-rename)
+    held     INTEGER NOT NULL DEFAULT 0  -- 1: deletes more than may go without a question
 ) STRICT;
 
 -- Folders whose entries a pending group changed; goes into its record.
@@ -78,6 +96,33 @@ CREATE TABLE record_blocks (
     PRIMARY KEY (record, block)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX record_blocks_by_block ON record_blocks (block);
+
+-- Per author the record up to which its chain is whole: all before it were taken in here. What came
+-- beyond a gap waits in heads_ahead until the gap closes.
+CREATE TABLE heads (
+    actor    BLOB PRIMARY KEY,
+    device   BLOB NOT NULL,
+    sequence INTEGER NOT NULL,
+    record   BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE heads_ahead (
+    actor    BLOB NOT NULL,
+    sequence INTEGER NOT NULL,
+    record   BLOB NOT NULL,
+    previous BLOB NOT NULL,         -- the record that it names as the one before it
+    PRIMARY KEY (actor, sequence)
+) STRICT, WITHOUT ROWID;
+
+-- Records of other devices that delete more than may go without a question: without effect until
+-- somebody approves.
+CREATE TABLE held (
+    record    BLOB PRIMARY KEY,
+    device    BLOB NOT NULL,
+    time_us   INTEGER NOT NULL,     -- hybrid time of the record
+    deletions INTEGER NOT NULL,     -- items that it deletes
+    position  INTEGER NOT NULL,     -- in the server's journal
+    wire      BLOB NOT NULL
+) STRICT;
 
 -- Records that can not take effect here (unknown format, bad seal), with the reason; kept, reported.
 CREATE TABLE rejected (
@@ -150,5 +195,6 @@ CREATE TABLE alarms (
     time_us INTEGER NOT NULL,
     kind    TEXT NOT NULL,
     message TEXT NOT NULL,
+    evidence BLOB,                  -- canonical list of the signed records or events that prove it
     UNIQUE (kind, message)
 ) STRICT;

@@ -323,7 +323,9 @@ class Publisher:
                     self._registers.replace_value(
                         write.item, write.register, write.version.dot, write.version.value
                     )
-            self._registers.mark_sealed(group.id, record.id, time_us)
+            self._registers.mark_sealed(
+                group.id, record.id, time_us, automatic=record.record.automatic
+            )
             self._journal.add_own(record, [*blocks, *record.record.blocks])
             self._journal.close_group(group.id)
             for change in record.record.folders:

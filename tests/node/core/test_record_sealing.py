@@ -70,6 +70,17 @@ def draft(writes=WRITES):
     )
 
 
+def test_a_record_is_automatic_if_all_of_it_is():
+    merge = dataclasses.replace(
+        WRITES[2], version=dataclasses.replace(WRITES[2].version, automatic=True)
+    )
+    for writes, is_automatic in (([merge], True), ([merge, WRITES[1]], False), (WRITES, False)):
+        signed = seal_record(draft(writes), KEYS, SIGNING)
+        assert signed.record.automatic is is_automatic
+        versions = [write.version for write in open_record(signed, {1: KEYS})]
+        assert [version.automatic for version in versions] == [is_automatic] * len(versions)
+
+
 def forged(record, **fields):
     """A record that its author signed, with other fields."""
     changed = dataclasses.replace(record, **fields)

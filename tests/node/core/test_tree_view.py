@@ -1,5 +1,7 @@
 """The rules as functions of values. What they make together is tested at the index."""
 
+import dataclasses
+
 import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
@@ -115,6 +117,19 @@ class TestPlacements:
         touched = version_of(Content(Kind.FILE, origin=origin), device=2)
         deletion = Placement((), (link_to(1, ROOT_ITEM, b"a"),), EMPTY_CONTEXT.add([origin]))
         assert view_item([version_of(deletion)], [], [touched]).links == ()
+
+    def test_a_merge_revives_only_if_something_that_it_covers_was_not_seen(self):
+        former = (link_to(1, ROOT_ITEM, b"a"),)
+        sides = [Dot(ActorId(bytes([device]) * 16), 1) for device in (2, 3)]
+        merged = version_of(text(b"both"), device=4, seen=sides)
+        for automatic, seen, expected in (
+            (True, sides, []),
+            (True, sides[:1], [b"a"]),
+            (False, sides, [b"a"]),
+        ):
+            deletion = version_of(Placement((), former, EMPTY_CONTEXT.add(seen)))
+            content = dataclasses.replace(merged, automatic=automatic)
+            assert names(view_item([deletion], [], [content]).links) == expected
 
     def test_the_latest_attributes_are_shown(self):
         versions = [

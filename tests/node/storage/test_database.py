@@ -1,5 +1,7 @@
 import resource
+from pathlib import Path
 
+import apsw
 import pytest
 
 from node.errors import SettingsError, StorageError
@@ -135,3 +137,48 @@ def test_a_file_that_may_not_grow_says_so_and_stays_whole(tmp_path):
     database.set_meta("name", "after")
     assert database.meta("name") == "after"
     database.close()
+
+
+def described(database):
+    """Every table with its columns and indexes, and whether it keeps rowids."""
+    tables = [
+        row for row in database.execute("PRAGMA table_list") if not row[1].startswith("sqlite")
+    ]
+    found = {}
+    for _, name, *kind in tables:
+        columns = {
+            (column, kind, must, default, key)
+            for _, column, kind, must, default, key in database.execute(
+                f"PRAGMA table_info({name})"
+            )
+        }
+        indexes = {
+            (index, *(part[2] for part in database.execute(f"PRAGMA index_info('{index}')")))
+            for _, index, *_ in database.execute(f"PRAGMA index_list({name})")
+        }
+        found[name] = (kind[0], kind[2:], columns, indexes)
+    return found
+
+
+def database_of_schema_1(path):
+    old = Path(__file__).parent / "schemas" / "1.sql"
+    connection = apsw.Connection(str(path))
+    connection.execute("PRAGMA cipher = 'chacha20'")
+    connection.execute(f"PRAGMA hexkey = '{KEY.hex()}'")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(old.read_text())
+    connection.execute("PRAGMA user_version = 1")
+    return connection
+
+
+def test_an_index_of_the_first_schema_becomes_like_a_new_one_and_keeps_its_rows(tmp_path):
+    connection = database_of_schema_1(tmp_path / "old.db")
+    connection.execute("INSERT INTO groups (first_us, last_us) VALUES (1, 2)")
+    connection.execute("INSERT INTO alarms (time_us, kind, message) VALUES (1, 'log', 'old')")
+    connection.close()
+    migrated = Database(tmp_path / "old.db", KEY)
+    fresh = Database(tmp_path / "new.db", KEY)
+    assert described(migrated) == described(fresh)
+    assert migrated.row("SELECT first_us, held FROM groups") == (1, 0)
+    assert migrated.row("SELECT message, evidence FROM alarms") == ("old", None)
+    assert migrated.row("PRAGMA user_version") == (SCHEMA_VERSION,)

@@ -27,7 +27,7 @@ def shown(registers):
 
 
 def write(registers, data, base=None, group=GROUP, time_us=1):
-    dot = registers.write_local(ITEM, Register.CONTENT, text(data), time_us, group, base)
+    dot = registers.write_local(ITEM, Register.CONTENT, text(data), time_us, group, base and [base])
     return registers.content(ITEM, dot)
 
 
@@ -126,10 +126,48 @@ class TestLocalWrites:
     def test_a_time_set_before_sealing_names_no_origin_that_is_its_own(self, registers):
         first = write(registers, "one")
         touched = Content(Kind.FILE, 3, 5, first.dot, b"one")
-        dot = registers.write_local(ITEM, Register.CONTENT, touched, 1, GROUP, first)
+        dot = registers.write_local(ITEM, Register.CONTENT, touched, 1, GROUP, [first])
         version = registers.content(ITEM, dot)
         assert dot == first.dot
         assert version.value.origin is None
+
+
+class TestHistory:
+    def test_a_content_that_a_record_carried_is_kept_when_it_is_covered(self, registers):
+        first = write(registers, "one")
+        registers.mark_sealed(GROUP, RECORDS[0], 1)
+        write(registers, "two", first)
+        assert [version.value.inline for version in registers.history(ITEM)] == [b"one"]
+
+    def test_a_content_that_nobody_saw_is_not_kept(self, registers):
+        first = write(registers, "one")
+        write(registers, "two", first)
+        assert registers.history(ITEM) == []
+
+    def test_a_content_that_arrives_after_what_covers_it_is_kept(self, registers):
+        early = version_of(text("one"), device=1)
+        receive(registers, "two", device=2, seen=[early.dot])
+        registers.apply_remote(ITEM, Register.CONTENT, early, RECORDS[1])
+        assert [version.value.inline for version in registers.history(ITEM)] == [b"one"]
+        assert shown(registers) == {"two"}
+
+
+class TestBases:
+    def test_a_write_covers_exactly_the_versions_that_it_is_based_on(self, registers):
+        one, two = (receive(registers, name, device=n) for n, name in ((1, "one"), (2, "two")))
+        receive(registers, "three", device=3)
+        registers.write_local(ITEM, Register.CONTENT, text("merged"), 5, GROUP, [one, two])
+        assert shown(registers) == {"three", "merged"}
+
+    def test_what_a_node_made_on_its_own_says_so_until_somebody_changes_it(self, registers):
+        one, two = (receive(registers, name, device=n) for n, name in ((1, "one"), (2, "two")))
+        dot = registers.write_local(
+            ITEM, Register.CONTENT, text("merged"), 5, GROUP, [one, two], automatic=True
+        )
+        merged = registers.content(ITEM, dot)
+        assert merged.automatic
+        assert registers.pending_writes(GROUP)[0].version.automatic
+        assert not write(registers, "edited", merged).automatic
 
 
 class TestReceiving:

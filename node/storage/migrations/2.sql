@@ -1,0 +1,41 @@
+-- From schema 1 to 2. What it makes is what schema.sql makes; a test compares the two.
+ALTER TABLE versions ADD COLUMN automatic INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE groups ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE alarms ADD COLUMN evidence BLOB;
+CREATE TABLE history (
+    item       BLOB NOT NULL,
+    actor      BLOB NOT NULL,
+    n          INTEGER NOT NULL,
+    context    BLOB NOT NULL,
+    time_us    INTEGER NOT NULL,
+    device     BLOB NOT NULL,
+    value      BLOB NOT NULL,
+    automatic  INTEGER NOT NULL,
+    covered_us INTEGER,
+    PRIMARY KEY (item, actor, n)
+) STRICT;
+CREATE INDEX history_by_age ON history (covered_us);
+
+CREATE TABLE heads (
+    actor    BLOB PRIMARY KEY,
+    device   BLOB NOT NULL,
+    sequence INTEGER NOT NULL,
+    record   BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE heads_ahead (
+    actor    BLOB NOT NULL,
+    sequence INTEGER NOT NULL,
+    record   BLOB NOT NULL,
+    previous BLOB NOT NULL,
+    PRIMARY KEY (actor, sequence)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE held (
+    record    BLOB PRIMARY KEY,
+    device    BLOB NOT NULL,
+    time_us   INTEGER NOT NULL,
+    deletions INTEGER NOT NULL,
+    position  INTEGER NOT NULL,
+    wire      BLOB NOT NULL
+) STRICT;

@@ -1,0 +1,154 @@
+-- The index of one node: what it knows of its namespace, what it shows, what it has not yet sent.
+-- One encrypted SQLite database in WAL mode, used inline by the node's one loop. Times are hybrid
+-- times in microseconds since 1970 (*_us) or file times in nanoseconds (*_ns). Ids are raw bytes.
+
+-- Single values: schema version, namespace, cursor of the server's journal, next inode number.
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY,
+    value ANY
+) STRICT, WITHOUT ROWID;
+
+-- Devices met in verified account logs, with their opened names.
+CREATE TABLE devices (
+    device         BLOB PRIMARY KEY,
+    account        BLOB NOT NULL,
+    signing_public BLOB NOT NULL,
+    name           TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- The lattice: live values of registers. A value that a known context covers is not here.
+CREATE TABLE versions (
+    item     BLOB NOT NULL,
+    register INTEGER NOT NULL,      -- protocol.records.Register
+    actor    BLOB NOT NULL,         -- the dot
+    n        INTEGER NOT NULL,      -- the dot
+    context  BLOB NOT NULL,         -- canonical Context; dots that the writer had seen
+    time_us  INTEGER NOT NULL,      -- hybrid time of the write
+    device   BLOB NOT NULL,         -- the writer's device
+    record   BLOB,                  -- the record that carries it; NULL: written here, not yet sealed
+    pending  INTEGER,               -- groups.id while not yet sealed, else NULL
+    staging  BLOB,                  -- canonical [staging name, size, mtime_ns] of bytes not yet sealed;
+                                    -- then value is the content that they were written over
+    value    BLOB NOT NULL,         -- canonical value of the register, opened
+    PRIMARY KEY (item, register, actor, n)
+) STRICT;  -- with rowids: values are appended, and the keys beside them stay dense
+CREATE INDEX versions_by_record ON versions (record) WHERE record IS NOT NULL;
+CREATE INDEX versions_by_group ON versions (pending) WHERE pending IS NOT NULL;
+
+-- The lattice: union of all contexts seen for a register. No row: empty.
+CREATE TABLE covered (
+    item     BLOB NOT NULL,
+    register INTEGER NOT NULL,
+    context  BLOB NOT NULL,
+    PRIMARY KEY (item, register)
+) STRICT, WITHOUT ROWID;
+
+-- Local changes that will travel in one record.
+CREATE TABLE groups (
+    id       INTEGER PRIMARY KEY,   -- ascending in order of the first change
+    first_us INTEGER NOT NULL,      -- hybrid time of its first change
+    last_us  INTEGER NOT NULL,      -- hybrid time of its latest change; the settle time counts from it
+    urgent   INTEGER NOT NULL DEFAULT 0  -- 1: do not wait (fsync, replace-rename)
+) STRICT;
+
+-- Folders whose entries a pending group changed; goes into its record.
+CREATE TABLE group_folders (
+    pending INTEGER NOT NULL,
+    folder  BLOB NOT NULL,
+    time_us INTEGER NOT NULL,
+    before_us INTEGER NOT NULL,     -- its time without any waiting group, should they come to nothing
+    PRIMARY KEY (pending, folder)
+) STRICT, WITHOUT ROWID;
+
+-- Sealed records: own ones that the server has not acknowledged (position NULL) and those of which
+-- a write lives. Others are dropped.
+CREATE TABLE records (
+    record   BLOB PRIMARY KEY,
+    actor    BLOB NOT NULL,
+    sequence INTEGER NOT NULL,
+    position INTEGER,               -- in the server's journal; NULL: still to be sent
+    wire     BLOB NOT NULL
+) STRICT;
+CREATE INDEX outbox ON records (actor, sequence) WHERE position IS NULL;
+
+-- What the server is asked to hold before an outbox record may be sent.
+CREATE TABLE record_blocks (
+    record BLOB NOT NULL,
+    block  BLOB NOT NULL,
+    PRIMARY KEY (record, block)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX record_blocks_by_block ON record_blocks (block);
+
+-- Records that can not take effect here (unknown format, bad seal), with the reason; kept, reported.
+CREATE TABLE rejected (
+    record BLOB PRIMARY KEY,
+    reason TEXT NOT NULL,
+    wire   BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- The view: one row per item that has content, shown or not.
+CREATE TABLE items (
+    inode           INTEGER PRIMARY KEY,      -- never reused; a remote replace of an open file takes a new one
+    item            BLOB NOT NULL UNIQUE,
+    kind            INTEGER NOT NULL,         -- protocol.values.Kind
+    mode            INTEGER NOT NULL,         -- permission bits
+    uid             INTEGER,                  -- NULL: the drive's owner
+    gid             INTEGER,                  -- NULL: the drive's owner's group
+    size            INTEGER NOT NULL,
+    mtime_ns        INTEGER NOT NULL,         -- of files and the like
+    ctime_ns        INTEGER NOT NULL,         -- local clock, when a change was last applied here
+    device_number   INTEGER NOT NULL,
+    xattr_count     INTEGER NOT NULL,         -- 0 answers most questions for xattrs at once
+    content_actor   BLOB NOT NULL,            -- dot of the shown content
+    content_n       INTEGER NOT NULL,
+    explicit_ns     INTEGER,                  -- folders: a time set by a program ...
+    explicit_set_us INTEGER,                  -- ... and when it was set
+    entries_us      INTEGER NOT NULL DEFAULT 0, -- folders: the latest change of entries
+    conflicts       INTEGER NOT NULL,         -- content siblings with other bytes
+    merged_into     BLOB                      -- folders: shown as one with this folder of the same name
+) STRICT;
+CREATE INDEX items_merged ON items (merged_into) WHERE merged_into IS NOT NULL;
+CREATE INDEX items_in_conflict ON items (inode) WHERE conflicts > 0;
+
+-- The view: effective links of living items, by the name that they want.
+CREATE TABLE links (
+    item      BLOB NOT NULL,
+    link      BLOB NOT NULL,
+    parent    BLOB NOT NULL,        -- as written; a folder that is merged into another keeps its own id here
+    name      BLOB NOT NULL,
+    time_us   INTEGER NOT NULL,     -- of the placement, with dot and device: who came first
+    actor     BLOB NOT NULL,
+    n         INTEGER NOT NULL,
+    device    BLOB NOT NULL,
+    is_folder INTEGER NOT NULL,
+    PRIMARY KEY (item, link)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX links_by_name ON links (parent, name);
+
+-- The view: what a folder lists.
+CREATE TABLE entries (
+    parent BLOB NOT NULL,           -- the folder that stands for all merged ones
+    shown  BLOB NOT NULL,           -- unique name
+    name   BLOB NOT NULL,           -- the name wanted; differs from shown in a contest
+    item   BLOB NOT NULL,
+    link   BLOB NOT NULL,
+    PRIMARY KEY (parent, shown)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX entries_by_name ON entries (parent, name) WHERE shown <> name;
+CREATE INDEX entries_by_item ON entries (item);
+
+-- Folders that can not hang where they want because of a cycle.
+CREATE TABLE cuts (
+    folder BLOB PRIMARY KEY,
+    parent BLOB NOT NULL,           -- where they hang instead; their row in links says the same
+    wanted BLOB NOT NULL            -- where they want to hang
+) STRICT, WITHOUT ROWID;
+
+-- Things that a user must know of; shown by status until settled.
+CREATE TABLE alarms (
+    id      INTEGER PRIMARY KEY,
+    time_us INTEGER NOT NULL,
+    kind    TEXT NOT NULL,
+    message TEXT NOT NULL,
+    UNIQUE (kind, message)
+) STRICT;
