@@ -1,19 +1,31 @@
 """What one run of the node is told: where its state lies, where it mounts, and its bounds.
 
-Owns the defaults and the reading of directories from the environment. Refuses to change while the
-node runs. Made by `node.cli` (and by tests), read by `node.main`.
+Owns the defaults, the reading of directories from the environment and of what the user chose in
+``settings.toml``. Refuses to change while the node runs. Made by `node.cli` (and by tests), read by
+`node.main`.
 """
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from node.errors import SettingsError
 
 MEBIBYTE = 1024 * 1024
 GIBIBYTE = 1024 * MEBIBYTE
+SETTINGS_FILE = "settings.toml"
+
+
+class ConflictPlace(StrEnum):
+    """Where conflict versions are shown."""
+
+    FOLDER = "folder"
+    BESIDE = "beside"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +47,8 @@ class NodeSettings:
             which takes longer than sending it.
         download_parallelism: blocks on their way here at once.
         stop_deadline_s: longest wait at the end for open files and what is still to be sent.
+        conflicts: in ``.atoll/conflicts`` only, or also as read-only files beside the shown one.
+        history_days: for so long replaced contents can be merged with and looked at.
     """
 
     home: Path
@@ -49,6 +63,8 @@ class NodeSettings:
     upload_parallelism: int = 8
     download_parallelism: int = 8
     stop_deadline_s: float = 10.0
+    conflicts: ConflictPlace = ConflictPlace.FOLDER
+    history_days: float = 30.0
 
     def __post_init__(self) -> None:
         if not (self.home.is_absolute() and self.mountpoint.is_absolute()):
@@ -59,6 +75,80 @@ class NodeSettings:
                     f"the state in {self.home} and the drive at {self.mountpoint} must not lie "
                     "within each other; choose another mountpoint or --home"
                 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Number:
+    """A setting that is a number within bounds."""
+
+    least: float
+    most: float
+
+    @property
+    def allowed(self) -> str:
+        return f"a number from {self.least:g} to {self.most:g}"
+
+    def read(self, value: Any) -> float | None:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return float(value) if is_number and self.least <= value <= self.most else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """A setting that is one of a few words."""
+
+    words: type[StrEnum]
+
+    @property
+    def allowed(self) -> str:
+        return " or ".join(f'"{word}"' for word in self.words)
+
+    def read(self, value: Any) -> StrEnum | None:
+        return next((word for word in self.words if value == word.value), None)
+
+
+_CHOSEN: Mapping[str, _Number | _Choice] = {
+    "conflicts": _Choice(ConflictPlace),
+    "history_days": _Number(1, 3650),
+}
+"""What may stand in the file; each is the field of `NodeSettings` with that name."""
+
+
+def read_settings_file(home: Path) -> dict[str, Any]:
+    """What the user chose in ``settings.toml`` of the state directory, by field of `NodeSettings`.
+
+    Returns:
+        Nothing when there is no such file.
+
+    Raises:
+        SettingsError: it can not be read, is not TOML, or holds a key or a value that is not known.
+    """
+    file = home / SETTINGS_FILE
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise SettingsError(f"cannot read {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{file} is not UTF-8 text") from error
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file} is not TOML: {error}") from error
+    return {key: _chosen(file, key, value) for key, value in found.items()}
+
+
+def _chosen(file: Path, key: str, value: Any) -> Any:
+    setting = _CHOSEN.get(key)
+    if setting is None:
+        raise SettingsError(
+            f"{file} holds the unknown setting '{key}'; known are {', '.join(sorted(_CHOSEN))}"
+        )
+    read = setting.read(value)
+    if read is None:
+        raise SettingsError(f"'{key}' in {file} is {setting.allowed}, not {value!r}")
+    return read
 
 
 def default_home(environment: Mapping[str, str]) -> Path:

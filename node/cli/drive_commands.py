@@ -45,15 +45,17 @@ def run(
     unmounts and ends.
     """
     from node.main import run as run_node
-    from node.settings import NodeSettings, default_mountpoint
+    from node.settings import NodeSettings, default_mountpoint, read_settings_file
 
     chosen = mountpoint.expanduser().absolute() if mountpoint else default_mountpoint()
+    chosen_home = home_of(home)
     settings = NodeSettings(
-        home=home_of(home),
+        home=chosen_home,
         mountpoint=chosen,
         is_lan_enabled=not no_lan,
         lan_addresses=_addresses(lan_address or []),
         allow_other=allow_other,
+        **read_settings_file(chosen_home),
     )
     raise SystemExit(run_node(settings))
 

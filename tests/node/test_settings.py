@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from node.errors import SettingsError
-from node.settings import NodeSettings, default_home, default_mountpoint
+from node.settings import (
+    ConflictPlace,
+    NodeSettings,
+    default_home,
+    default_mountpoint,
+    read_settings_file,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -48,3 +54,41 @@ def test_state_and_drive_do_not_lie_within_each_other(home, mountpoint):
 
 def test_neighbours_are_fine():
     assert NodeSettings(Path("/a/bc"), Path("/a/b")).settle_s == 0.2
+
+
+def test_without_a_file_the_defaults_hold(tmp_path):
+    assert read_settings_file(tmp_path) == {}
+
+
+def test_what_the_file_says_is_a_setting(tmp_path):
+    (tmp_path / "settings.toml").write_text(
+        'conflicts = "beside"  # easy to see\nhistory_days = 7\n'
+    )
+    settings = NodeSettings(Path("/a"), Path("/b"), **read_settings_file(tmp_path))
+    assert settings.conflicts is ConflictPlace.BESIDE
+    assert settings.history_days == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("conflict = 'beside'", "unknown setting 'conflict'; known are .*conflicts"),
+        ("conflicts = 'away'", '\'conflicts\' in .*settings.toml is "folder" or "beside"'),
+        ("history_days = 0", "'history_days' in .*settings.toml is a number from 1 to 3650"),
+        ("history_days = true", "is a number from 1 to 3650, not True"),
+        ("[conflicts]", 'is "folder" or "beside"'),
+        ("conflicts =", "settings.toml is not TOML"),
+        (b"\xff", "settings.toml is not UTF-8"),
+    ],
+)
+def test_what_the_file_may_not_say_is_a_sentence_with_what_it_may(tmp_path, text, sentence):
+    raw = text if isinstance(text, bytes) else text.encode()
+    (tmp_path / "settings.toml").write_bytes(raw)
+    with pytest.raises(SettingsError, match=sentence):
+        read_settings_file(tmp_path)
+
+
+def test_a_file_that_can_not_be_read_is_a_sentence(tmp_path):
+    (tmp_path / "settings.toml").mkdir()
+    with pytest.raises(SettingsError, match="cannot read"):
+        read_settings_file(tmp_path)
