@@ -243,9 +243,11 @@ class Drive:
         if row.kind is Kind.DIRECTORY:
             raise drive_error(errno.EISDIR)
         with self._told((folder.item, name)):
+            behind = self._rows_behind(entry)
             is_last = self._edits.unlink(folder, entry)
         if is_last:
             self._hold_unlinked(row)
+        self._hold_unlinked_twins(behind)
 
     def remove_folder(self, parent: int, name: bytes) -> None:
         """Remove an empty folder; ENOTDIR, ENOTEMPTY, ENOENT."""
@@ -290,9 +292,11 @@ class Drive:
                 return
             self._refuse_replace(source_row, target_row)
         with self._told((source_folder.item, name), (target_folder.item, new_name)):
+            behind = self._rows_behind(target) if target is not None else []
             is_last = self._edits.move(source_folder, source, target_folder, new_name, target)
         if target_row is not None and (is_last or target_row.kind is Kind.DIRECTORY):
             self._hold_unlinked(target_row)
+        self._hold_unlinked_twins(behind)
 
     def _exchange(
         self,
@@ -692,6 +696,16 @@ class Drive:
             self._held[row.inode] = _Held(
                 row, self._registers.content(row.item, row.content), is_unlinked=True
             )
+
+    def _rows_behind(self, entry: EntryRow) -> list[ItemRow]:
+        """Files that are shown as one with an entry: programs may still have them open."""
+        rows = [self._tree.item(behind.item) for behind in self._tree.entries_behind(entry)]
+        return [row for row in rows if row is not None and row.kind is not Kind.DIRECTORY]
+
+    def _hold_unlinked_twins(self, rows: Iterable[ItemRow]) -> None:
+        for row in rows:
+            if not self._tree.link_count(row.item):
+                self._hold_unlinked(row)
 
     def _let_go(self, inode: int) -> None:
         if inode not in self._lookups and self._files.get(inode) is None:

@@ -172,6 +172,11 @@ class Content:
         """What a record with this content lists in clear."""
         return () if self.manifest is None else self.manifest.blocks
 
+    def identity(self) -> codec.Value:
+        """Equal values stand for what `has_same_bytes`: for digests of it."""
+        manifest = None if self.manifest is None else self.manifest.to_value()
+        return [int(self.kind), self.size, self.inline, manifest, self.device_number]
+
     def has_same_bytes(self, other: Content) -> bool:
         """Whether both surely show the same: kind, bytes, target, device. Times do not count."""
         return (

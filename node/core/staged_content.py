@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from protocol import codec
 from protocol.values import Content, Kind
 from protocol.version_vector import Dot
 
@@ -19,6 +20,10 @@ class StagedContent(Content):
 
     base: Content = Content(Kind.FILE)
     staging: str = ""
+
+    def identity(self) -> codec.Value:
+        """Unsealed bytes are told by where they are, and by how many of them count."""
+        return [self.staging, self.size]
 
     def has_same_bytes(self, other: Content) -> bool:
         """Unsealed bytes are the same only as themselves."""

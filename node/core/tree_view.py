@@ -9,10 +9,11 @@ from __future__ import annotations
 import datetime
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from protocol import codec
 from protocol.ids import ROOT_ITEM, DeviceId, ItemId, LinkId
 from protocol.limits import MAX_NAME_BYTES
 from protocol.values import Content, ItemAttributes, Kind, Link, Placement
@@ -167,13 +168,33 @@ def _was_seen(version: Version[Content], seen: Context) -> bool:
     return version.automatic and seen.contains(version.context)
 
 
+def twin_identity(view: ItemView) -> bytes | None:
+    """Equal for files and symlinks that surely hold the same bytes, also as conflict versions.
+
+    Returns:
+        None for what is never shown as one with its like.
+    """
+    if view.content is None or view.content.value.kind not in (Kind.FILE, Kind.SYMLINK):
+        return None
+    winner, *others = (
+        codec.encode(version.value.identity()) for version in (view.content, *view.conflicts)
+    )
+    encoded = codec.encode([winner, *sorted(others)])
+    return hashlib.blake2b(encoded, digest_size=20, person=b"atoll-twin-v1").digest()
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An item that wants a name in a folder."""
+    """An item that wants a name in a folder.
+
+    Attributes:
+        twin: its `twin_identity`; it matters only where several want the name.
+    """
 
     item: ItemId
     placed: PlacedLink
     is_folder: bool
+    twin: bytes | None = None
 
     @property
     def precedence(self) -> tuple[bool, int, Dot, LinkId, ItemId]:
@@ -189,22 +210,40 @@ class Slot:
         keeper: has the name; None when nobody wants it.
         merged: further folders of the name, shown as one with the keeper.
         renamed: shown under another name.
+        behind: per twin identity, those that are shown as one with the keeper or with a renamed
+            one of the same identity; the earliest of them is the one that is shown.
     """
 
     keeper: Candidate | None
     merged: tuple[Candidate, ...]
     renamed: tuple[Candidate, ...]
+    behind: Mapping[bytes, tuple[Candidate, ...]] = field(default_factory=dict)
+
+    def twins_of(self, shown: Candidate) -> tuple[Candidate, ...]:
+        """Who stands behind one that is shown."""
+        return () if shown.twin is None else self.behind.get(shown.twin, ())
 
 
 def share_name(candidates: Iterable[Candidate]) -> Slot:
     """Decide between the items that want one name in one folder."""
     ordered = sorted(candidates, key=lambda candidate: candidate.precedence)
-    if not ordered:
-        return Slot(None, (), ())
-    keeper, rest = ordered[0], ordered[1:]
+    if len(ordered) < 2:
+        return Slot(ordered[0] if ordered else None, (), ())
+    shown: list[Candidate] = []
+    twins: dict[bytes, list[Candidate]] = {}
+    for candidate in ordered:
+        if candidate.twin in twins:
+            twins[candidate.twin].append(candidate)
+            continue
+        shown.append(candidate)
+        if candidate.twin is not None:
+            twins[candidate.twin] = []
+    keeper, rest = shown[0], shown[1:]
     merged = tuple(c for c in rest if keeper.is_folder and c.is_folder)
     renamed = tuple(c for c in rest if not (keeper.is_folder and c.is_folder))
-    return Slot(keeper, merged, renamed)
+    return Slot(
+        keeper, merged, renamed, {twin: tuple(them) for twin, them in twins.items() if them}
+    )
 
 
 CONTEST_MARK = b" (from "

@@ -7,7 +7,7 @@ keeps its view incrementally. Called by whoever checks an index.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from node.core.tree_view import (
@@ -18,8 +18,9 @@ from node.core.tree_view import (
     cut_cycles,
     share_name,
     shown_names,
+    twin_identity,
 )
-from protocol.ids import ROOT_ITEM, DeviceId, ItemId
+from protocol.ids import ROOT_ITEM, DeviceId, ItemId, LinkId
 
 Path = tuple[bytes, ...]
 
@@ -31,12 +32,14 @@ class WholeTree:
     Attributes:
         entries: every path from the root, with the item that it shows; of merged folders the one
             that stands for all.
+        behind: per path, the links that are shown as one with the item there: the same bytes.
         merged: per path of a folder, the folders that are shown as one.
         revived: deleted folders that are shown because something lives in them.
         cuts: folders that a cycle keeps from where they want to hang, with the parent they get.
     """
 
     entries: Mapping[Path, ItemId]
+    behind: Mapping[Path, frozenset[tuple[ItemId, LinkId]]]
     merged: Mapping[Path, frozenset[ItemId]]
     revived: frozenset[ItemId]
     cuts: Mapping[ItemId, ItemId]
@@ -61,30 +64,42 @@ def view_of(items: Mapping[ItemId, ItemView], device_name: Callable[[DeviceId], 
         links[folder] = tuple(
             replace(placed, link=replace(placed.link, parent=parent)) for placed in links[folder]
         )
-    children: dict[ItemId, dict[bytes, list[Candidate]]] = {}
+    children: dict[ItemId, dict[bytes, list[tuple[ItemId, PlacedLink]]]] = {}
     for item, placed_links in links.items():
         for placed in placed_links:
             names = children.setdefault(placed.link.parent, {})
-            candidate = Candidate(item, placed, known[item].is_folder)
-            names.setdefault(placed.link.name, []).append(candidate)
+            names.setdefault(placed.link.name, []).append((item, placed))
     entries: dict[Path, ItemId] = {}
+    behind: dict[Path, frozenset[tuple[ItemId, LinkId]]] = {}
     merged: dict[Path, frozenset[ItemId]] = {}
     unread: list[tuple[Path, frozenset[ItemId]]] = [((), frozenset({ROOT_ITEM}))]
     while unread:
         path, folders = unread.pop()
         merged[path] = folders
-        wanted: dict[bytes, list[Candidate]] = {}
+        wanted: dict[bytes, list[tuple[ItemId, PlacedLink]]] = {}
         for folder in folders:
-            for name, candidates in children.get(folder, {}).items():
-                wanted.setdefault(name, []).extend(candidates)
-        for name, candidates in wanted.items():
-            slot = share_name(candidates)
+            for name, placed_items in children.get(folder, {}).items():
+                wanted.setdefault(name, []).extend(placed_items)
+        for name, placed_items in wanted.items():
+            slot = share_name(_candidates(known, placed_items))
             for shown, candidate in shown_names(slot, name, device_name, wanted.__contains__):
                 entries[*path, shown] = candidate.item
+                if twins := slot.twins_of(candidate):
+                    behind[*path, shown] = frozenset((t.item, t.placed.link.id) for t in twins)
             if slot.keeper is not None and slot.keeper.is_folder:
                 group = {slot.keeper.item, *(candidate.item for candidate in slot.merged)}
                 unread.append(((*path, name), frozenset(group)))
-    return WholeTree(entries, merged, frozenset(revived), cuts)
+    return WholeTree(entries, behind, merged, frozenset(revived), cuts)
+
+
+def _candidates(
+    known: Mapping[ItemId, ItemView], placed_items: Sequence[tuple[ItemId, PlacedLink]]
+) -> Iterator[Candidate]:
+    has_rivals = len(placed_items) > 1
+    for item, placed in placed_items:
+        view = known[item]
+        twin = twin_identity(view) if has_rivals else None
+        yield Candidate(item, placed, view.is_folder, twin)
 
 
 def _revived(known: Mapping[ItemId, ItemView]) -> set[ItemId]:

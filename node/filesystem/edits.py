@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -117,12 +117,13 @@ class Edits:
             Whether the item has no name left.
         """
         contested = self._contested(entry)
-        touched = [entry.item, *(other.item for other in contested)]
+        entries = self._as_one(entry)
+        touched = [other.item for other in (*entries, *contested)]
         with self._database.transaction():
             time_us = self._time_us(*map(self._registers.placements, touched))
             group = self._open_group(time_us, [*touched, *self._haunted(parent.item)])
             self._keep_names(contested, time_us, group)
-            is_last = self._remove_link(entry, time_us, group)
+            is_last = self._remove_links(entries, time_us, group)
             self._keep_folder(parent.item, time_us, group)
             self._entries_changed(parent.item, time_us, group)
             self._settle_empty_group(group)
@@ -136,15 +137,14 @@ class Edits:
         """
         if self._tree.has_entries(entry.item):
             raise drive_error(errno.ENOTEMPTY)
-        folders = self._tree.merged_folders(entry.item)
+        folders = self._as_one(entry)
         contested = self._contested(entry)
-        touched = [*folders, *(other.item for other in contested)]
+        touched = [other.item for other in (*folders, *contested)]
         with self._database.transaction():
             time_us = self._time_us(*map(self._registers.placements, touched))
             group = self._open_group(time_us, [*touched, *self._haunted(parent.item)])
             self._keep_names(contested, time_us, group)
-            for folder in folders:
-                self._delete(folder, time_us, group)
+            self._remove_links(folders, time_us, group)
             self._keep_folder(parent.item, time_us, group)
             self._entries_changed(parent.item, time_us, group)
             self._settle_empty_group(group)
@@ -164,24 +164,20 @@ class Edits:
         """
         checked_name(target_name)
         into = self._taking(target_parent)
-        moved = self._tree.merged_folders(source.item)
-        replaced = [target] if target is not None else []
+        moved = self._as_one(source)
+        replaced = self._as_one(target) if target is not None else []
         contested = self._contested(source, *replaced)
-        touched = [*moved, *(entry.item for entry in (*replaced, *contested))]
+        touched = [entry.item for entry in (*moved, *replaced, *contested)]
         is_last = False
         with self._database.transaction():
             time_us = self._time_us(*map(self._registers.placements, touched))
             group = self._open_group(time_us, [*touched, *self._haunted(into)])
             self._keep_names(contested, time_us, group)
             if target is not None:
-                if self._is_folder(target.item):
-                    for folder in self._tree.merged_folders(target.item):
-                        self._delete(folder, time_us, group)
-                else:
-                    is_last = self._remove_link(target, time_us, group)
+                is_last = self._remove_links(replaced, time_us, group)
                 self._journal.make_urgent([group])
             self._keep_folder(into, time_us, group)
-            self._move_entry(source, moved, into, target_name, time_us, group)
+            self._move_links(moved, into, target_name, time_us, group)
             self._entries_changed(source_parent.item, time_us, group)
             self._entries_changed(into, time_us, group)
         return is_last
@@ -190,10 +186,9 @@ class Edits:
         self, first_parent: ItemRow, first: EntryRow, second_parent: ItemRow, second: EntryRow
     ) -> None:
         """Swap two entries in one record."""
-        firsts = self._tree.merged_folders(first.item)
-        seconds = self._tree.merged_folders(second.item)
+        firsts, seconds = self._as_one(first), self._as_one(second)
         contested = self._contested(first, second)
-        touched = [*firsts, *seconds, *(other.item for other in contested)]
+        touched = [entry.item for entry in (*firsts, *seconds, *contested)]
         parents = (first_parent.item, second_parent.item)
         with self._database.transaction():
             time_us = self._time_us(*map(self._registers.placements, touched))
@@ -202,8 +197,8 @@ class Edits:
             self._keep_names(contested, time_us, group)
             for parent in parents:
                 self._keep_folder(parent, time_us, group)
-            self._move_entry(first, firsts, second_parent.item, second.shown, time_us, group)
-            self._move_entry(second, seconds, first_parent.item, first.shown, time_us, group)
+            self._move_links(firsts, second_parent.item, second.shown, time_us, group)
+            self._move_links(seconds, first_parent.item, first.shown, time_us, group)
             self._entries_changed(first_parent.item, time_us, group)
             self._entries_changed(second_parent.item, time_us, group)
 
@@ -212,17 +207,27 @@ class Edits:
     ) -> None:
         """Write an item's attributes: ``change`` gets the present ones and the write's time."""
         with self._database.transaction():
-            versions = self._registers.attributes(item)
-            time_us = self._time_us(versions)
-            latest = max(versions, key=lambda version: version.rank, default=None)
-            present = latest.value if latest is not None else ItemAttributes(0o700)
-            if len(versions) == 1 and change(present, time_us) == present:
-                return  # programs that copy files set again what is set already
-            group = self._open_group(time_us, [item])
-            self._registers.write_local(
-                item, Register.ATTRIBUTES, change(present, time_us), time_us, group
-            )
-            self._tree.refresh_values(item, self._now_ns())
+            together = [item, *self._twins(item)]
+            for each in together:
+                self._set_own_attributes(each, change, together)
+
+    def _set_own_attributes(
+        self,
+        item: ItemId,
+        change: Callable[[ItemAttributes, int], ItemAttributes],
+        together: Iterable[ItemId],
+    ) -> None:
+        versions = self._registers.attributes(item)
+        time_us = self._time_us(versions)
+        latest = max(versions, key=lambda version: version.rank, default=None)
+        present = latest.value if latest is not None else ItemAttributes(0o700)
+        if len(versions) == 1 and change(present, time_us) == present:
+            return  # programs that copy files set again what is set already
+        group = self._open_group(time_us, together)
+        self._registers.write_local(
+            item, Register.ATTRIBUTES, change(present, time_us), time_us, group
+        )
+        self._tree.refresh_values(item, self._now_ns())
 
     def write_content(
         self, item: ItemId, content: Content, base: Version[Content] | None, *, is_urgent: bool
@@ -232,18 +237,42 @@ class Edits:
         Returns:
             The version that was written: the base of what is written next.
         """
+        twins = self._twins(item)
+        bases = {item: None if base is None else [base]}
+        bases |= {twin: self._same_versions(twin, base) for twin in twins}
         with self._database.transaction():
-            time_us = self._time_us([base] if base is not None else [])
-            group = self._open_group(time_us, [item])
-            dot = self._registers.write_local(
-                item, Register.CONTENT, content, time_us, group, None if base is None else [base]
-            )
+            time_us = self._time_us(*(versions or () for versions in bases.values()))
+            group = self._open_group(time_us, bases)
+            write = self._registers.write_local
+            dot = write(item, Register.CONTENT, content, time_us, group, bases[item])
+            for twin in twins:
+                own = self._as_of(twin, content)
+                write(twin, Register.CONTENT, own, time_us, group, bases[twin])
             if is_urgent:
                 self._journal.make_urgent([group])
-            self._tree.refresh_values(item, self._now_ns())
+            for each in bases:
+                self._tree.refresh_values(each, self._now_ns())
         version = self._registers.content(item, dot)
         assert version is not None
         return version
+
+    def _same_versions(
+        self, twin: ItemId, base: Version[Content] | None
+    ) -> list[Version[Content]] | None:
+        """What a writer that had seen ``base`` of an item had seen of its twin."""
+        if base is None:
+            return None
+        present = self._registers.contents(twin)
+        return [version for version in present if version.value.has_same_bytes(base.value)]
+
+    def _as_of(self, twin: ItemId, content: Content) -> Content:
+        """The content as a twin's: bytes that are kept came to it with a write of its own."""
+        if content.origin is None:
+            return content
+        for version in self._registers.contents(twin):
+            if version.value.has_same_bytes(content):
+                return replace(content, origin=version.value.origin or version.dot)
+        return replace(content, origin=None)
 
     def make_urgent(self, item: ItemId) -> None:
         """Publish what waits for this item at once."""
@@ -299,12 +328,25 @@ class Edits:
         """Entries that would be shown under other names once these leave theirs."""
         links = {(entry.item, entry.link) for entry in leaving}
         others = [
-            other
+            behind
             for entry in leaving
             for other in self._tree.renamed_entries(entry.parent, entry.name)
             if (other.item, other.link) not in links
+            for behind in self._as_one(other)
         ]
         return list(dict.fromkeys(others))
+
+    def _as_one(self, entry: EntryRow) -> list[EntryRow]:
+        """The entry and what it stands for as well: whatever is done to it is done to all."""
+        return [entry, *self._tree.entries_behind(entry)]
+
+    def _twins(self, item: ItemId) -> list[ItemId]:
+        """Other items whose content and attributes change with this one's.
+
+        Among them are those whose bytes still wait in the same staging file, wherever they hang.
+        """
+        others = [*self._tree.twins(item), *self._registers.sharing_staging(item)]
+        return [other for other in dict.fromkeys(others) if other != item]
 
     def _keep_names(self, contested: Iterable[EntryRow], time_us: int, group: int) -> None:
         """What is shown under a name that it did not want wants it from now on.
@@ -314,36 +356,43 @@ class Edits:
         for entry in contested:
             self._move_link(entry.item, entry.link, None, entry.shown, time_us, group)
 
-    def _move_entry(
-        self,
-        entry: EntryRow,
-        items: Iterable[ItemId],
-        parent: ItemId,
-        name: bytes,
-        time_us: int,
-        group: int,
+    def _move_links(
+        self, entries: Iterable[EntryRow], parent: ItemId, name: bytes, time_us: int, group: int
     ) -> None:
-        """Move one name with all folders that are shown as one under it."""
-        for item in items:
-            link_id = entry.link if item == entry.item else None
-            self._move_link(item, link_id, parent, name, time_us, group)
+        """Move one name with all that is shown as one under it."""
+        for entry in entries:
+            self._move_link(entry.item, entry.link, parent, name, time_us, group)
 
     def _move_link(
         self,
         item: ItemId,
-        link_id: LinkId | None,
+        link_id: LinkId,
         parent: ItemId | None,
         name: bytes,
         time_us: int,
         group: int,
     ) -> None:
-        """Move one link of an item, or (None) all; without a parent they stay in their folders."""
+        """Move one link of an item; without a parent it stays in its folder."""
         present = self._shown_links(item)
-        kept = [link for link in present if link_id is not None and link.id != link_id]
-        moved = [link for link in present if link_id is None or link.id == link_id]
+        kept = [link for link in present if link.id != link_id]
+        moved = [link for link in present if link.id == link_id]
         renamed = [replace(link, parent=parent or link.parent, name=name) for link in moved]
         self._write_links(item, [*kept, *renamed], moved, time_us, group)
         self._tree.refresh(item, self._now_ns())
+
+    def _remove_links(self, entries: Sequence[EntryRow], time_us: int, group: int) -> bool:
+        """Take away one name with all that is shown as one under it.
+
+        Returns:
+            Whether the first of them has no name left.
+        """
+        gone: set[ItemId] = set()
+        for entry in entries:
+            if self._is_folder(entry.item):
+                self._delete(entry.item, time_us, group)
+            elif self._remove_link(entry, time_us, group):
+                gone.add(entry.item)
+        return entries[0].item in gone
 
     def _remove_link(self, entry: EntryRow, time_us: int, group: int) -> bool:
         present = self._shown_links(entry.item)

@@ -118,13 +118,13 @@ class OpenFiles:
         ]
         for staging in recovery.files:
             name = staging.identity.hex()
-            item = ItemId(staging.label) if len(staging.label) == ItemId.size_bytes else None
-            if item is None or not self._is_referred_to(item, name):
+            if not self._is_referred_to(staging):
                 staging.discard()
                 continue
             self._staged_files[name] = staging
             self._synced.add(name)  # as far as anybody remembers
             if staging.unreadable_slots:
+                item = ItemId(staging.label)
                 path = self._tree.path(item)
                 shown = os.fsdecode(path) if path is not None else str(item)
                 troubles.append(
@@ -308,7 +308,7 @@ class OpenFiles:
             return
         del self._files[file.inode]
         staging = file.staging
-        if staging is not None and not self._is_needed(file, staging):
+        if staging is not None and not self._is_referred_to(staging):
             self._discard(staging)
         self._drop_left(file)
 
@@ -325,7 +325,7 @@ class OpenFiles:
                 file.item = None
         elif is_forgotten:
             for staging in list(self._staged_files.values()):
-                if staging.label == row.item:
+                if staging.label == row.item and not self._is_referred_to(staging):
                     self._discard(staging)
 
     def staged_snapshot(self, name: str) -> StagingSnapshot:
@@ -349,7 +349,7 @@ class OpenFiles:
         What was written to the file since is kept, over the sealed content.
         """
         staging = self._staged_files.get(name)
-        if staging is None or self._is_referred_to(ItemId(staging.label), name):
+        if staging is None or self._is_referred_to(staging):
             return  # registered again meanwhile: it is sealed again, over the base that it has
         assert isinstance(source, StagingSnapshot)
         for file in self:
@@ -399,7 +399,7 @@ class OpenFiles:
     def _drop_left(self, file: OpenFile) -> None:
         """Remove staging files that the file went on without, once no version refers to them."""
         for staging in file.left:
-            if not self._is_needed(file, staging):
+            if not self._is_referred_to(staging):
                 self._discard(staging)
         file.left.clear()
 
@@ -408,15 +408,9 @@ class OpenFiles:
         self._synced.discard(staging.identity.hex())
         staging.discard()
 
-    def _is_needed(self, file: OpenFile, staging: StagingFile) -> bool:
-        return file.item is not None and self._is_referred_to(file.item, staging.identity.hex())
-
-    def _is_referred_to(self, item: ItemId, name: str) -> bool:
-        """Whether a version in the index has its bytes in a staging file."""
-        return any(
-            isinstance(version.value, StagedContent) and version.value.staging == name
-            for version in self._registers.contents(item)
-        )
+    def _is_referred_to(self, staging: StagingFile) -> bool:
+        """Whether a version in the index, of whatever item, has its bytes in a staging file."""
+        return self._registers.refers_to_staging(staging.identity.hex())
 
     def _touch(self, file: OpenFile) -> None:
         now_ns = self._now_ns()

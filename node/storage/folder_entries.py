@@ -1,7 +1,7 @@
 """What folders list, kept incrementally: merged folders, and who shows under which name.
 
 Folders with one name in one folder are shown as one; their entries stand under the one that keeps
-the name. The rules are those of `node.core.tree_view`. Called by the tree after links changed, in a
+the name. Files with one name and the same bytes have one entry. The rules are those of `node.core.tree_view`. Called by the tree after links changed, in a
 transaction.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from node.core.tree_view import CONTEST_MARK, Candidate, share_name, shown_names
 from node.storage.database import Database
 from node.storage.hanging import PLACED_LINK_COLUMNS, Slot, placed_link
-from protocol.ids import DeviceId, ItemId
+from protocol.ids import DeviceId, ItemId, LinkId
 
 _Entry = tuple[bytes, bytes, bytes]
 """The name wanted, item and link."""
@@ -110,6 +110,22 @@ class FolderEntries:
         )
         return row is None or row[0] <= 1
 
+    def of_one_name(self, folder: ItemId, name: bytes, item: ItemId) -> list[tuple[ItemId, LinkId]]:
+        """The links that are shown as one with an item's under a name, its own among them.
+
+        They are those of folders that are merged into it, or of files with its bytes.
+        """
+        members = self.merged_folders(self.standing_for(folder))
+        marks = ",".join("?" * len(members))
+        rows = self._database.execute(
+            "SELECT links.item, link FROM links JOIN items ON items.item = links.item "
+            f"WHERE parent IN ({marks}) AND name = ? "
+            "AND (twin = (SELECT twin FROM items WHERE item = ?) OR links.item = ? "
+            "OR merged_into = ?)",
+            (*members, name, item, item, item),
+        )
+        return [(ItemId(other), LinkId(link)) for other, link in rows]
+
     def _hangs_as_folder(self, item: ItemId) -> bool:
         return (
             self._database.row("SELECT 1 FROM links WHERE item = ? AND is_folder = 1", (item,))
@@ -152,11 +168,15 @@ class FolderEntries:
         members = self.merged_folders(folder)
         marks = ",".join("?" * len(members))
         rows = self._database.execute(
-            f"SELECT item, is_folder, {PLACED_LINK_COLUMNS} FROM links "
+            f"SELECT (SELECT twin FROM items WHERE items.item = links.item), item, is_folder, "
+            f"{PLACED_LINK_COLUMNS} FROM links "
             f"WHERE parent IN ({marks}) AND name = ? AND {condition}",
             (*members, name),
         )
-        return [Candidate(ItemId(row[0]), placed_link(row[2:]), bool(row[1])) for row in rows]
+        return [
+            Candidate(ItemId(item), placed_link(placed), bool(is_folder), twin)
+            for twin, item, is_folder, *placed in rows
+        ]
 
     def _is_wanted(self, folder: ItemId, name: bytes) -> bool:
         members = self.merged_folders(folder)

@@ -24,6 +24,7 @@ RegisterValue = Placement | ItemAttributes | Content
 AnyValue = TypeVar("AnyValue", Placement, ItemAttributes, Content)
 
 _COLUMNS = "actor, n, context, time_us, device, automatic, staging, value"
+_STAGING_HEAD = codec.encode([0, 0, 0])[:1]  # of the array in the column ``staging``
 _EMPTY_CONTEXT_BYTES = codec.encode(EMPTY_CONTEXT.to_value())
 
 
@@ -301,6 +302,25 @@ class Registers:
             )
             found.update(group for (group,) in rows)
         return sorted(found)
+
+    def sharing_staging(self, item: ItemId) -> list[ItemId]:
+        """Other items whose waiting content is in a staging file of this one's."""
+        rows = self._database.execute(
+            "SELECT DISTINCT other.item FROM versions AS one JOIN versions AS other "
+            "ON other.staging = one.staging WHERE one.item = ?1 AND one.staging IS NOT NULL "
+            "AND other.item <> ?1",
+            (item,),
+        )
+        return [ItemId(other) for (other,) in rows]
+
+    def refers_to_staging(self, name: str) -> bool:
+        """Whether some waiting content is in a staging file."""
+        first = _STAGING_HEAD + codec.encode(name)
+        row = self._database.row(
+            "SELECT 1 FROM versions WHERE staging >= ? AND staging < ? LIMIT 1",
+            (first, first + b"\xff"),
+        )
+        return row is not None
 
     def adopt_waiting_writes(self) -> list[ItemId]:
         """Give writes that a former run left unsealed dots of this run's actor.

@@ -35,6 +35,7 @@ CREATE TABLE versions (
 ) STRICT;  -- with rowids: values are appended, and the keys beside them stay dense
 CREATE INDEX versions_by_record ON versions (record) WHERE record IS NOT NULL;
 CREATE INDEX versions_by_group ON versions (pending) WHERE pending IS NOT NULL;
+CREATE INDEX versions_by_staging ON versions (staging) WHERE staging IS NOT NULL;
 
 -- The lattice: union of all contexts seen for a register. No row: empty.
 CREATE TABLE covered (
@@ -150,7 +151,9 @@ CREATE TABLE items (
     explicit_set_us INTEGER,                  -- ... and when it was set
     entries_us      INTEGER NOT NULL DEFAULT 0, -- folders: the latest change of entries
     conflicts       INTEGER NOT NULL,         -- content siblings with other bytes
-    merged_into     BLOB                      -- folders: shown as one with this folder of the same name
+    merged_into     BLOB,                     -- folders: shown as one with this folder of the same name
+    twin            BLOB                      -- files, symlinks: digest of what they hold; items of one name
+                                              -- with one digest are shown as one. NULL: never
 ) STRICT;
 CREATE INDEX items_merged ON items (merged_into) WHERE merged_into IS NOT NULL;
 CREATE INDEX items_in_conflict ON items (inode) WHERE conflicts > 0;

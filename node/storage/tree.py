@@ -8,14 +8,14 @@ transactions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from node.core.tree_view import CONTEST_MARK, ItemView, Version, view_item
+from node.core.tree_view import CONTEST_MARK, ItemView, Version, twin_identity, view_item
 from node.storage.database import Database
 from node.storage.folder_entries import FolderEntries
-from node.storage.hanging import Hanging
+from node.storage.hanging import Hanging, Slot
 from node.storage.registers import Registers
 from protocol.ids import ROOT_ITEM, ActorId, DeviceId, ItemId, LinkId
 from protocol.values import Content, Kind, Placement
@@ -112,6 +112,9 @@ class Tree:
                 (ROOT_INODE, ROOT_ITEM, int(Kind.DIRECTORY), bytes(16)),
             )
 
+        if self._database.meta("twins_unknown"):
+            self._find_twins()
+
     def take_changes(self) -> Changes:
         """What was changed since the last call."""
         taken, self.changes = self.changes, Changes()
@@ -188,6 +191,24 @@ class Tree:
         )
         return [_entry_row(row) for row in rows]
 
+    def entries_behind(self, entry: EntryRow) -> list[EntryRow]:
+        """What is shown as one with an entry: merged folders, or files with the same bytes."""
+        links = self._entries.of_one_name(entry.parent, entry.name, entry.item)
+        return [
+            replace(entry, item=item, link=link)
+            for item, link in links
+            if (item, link) != (entry.item, entry.link)
+        ]
+
+    def twins(self, item: ItemId) -> list[ItemId]:
+        """The item and all that stand with it, or with one of those, under one shown name."""
+        found = [item]
+        for twin in found:
+            for parent, name in self._names_shared(twin):
+                others = self._entries.of_one_name(parent, name, twin)
+                found += dict.fromkeys(other for other, _ in others if other not in found)
+        return found
+
     def path(self, item: ItemId) -> bytes | None:
         """The first path of an item from the namespace's root, without a leading slash."""
         parts: list[bytes] = []
@@ -228,7 +249,7 @@ class Tree:
         """Items shown and the sum of their sizes in bytes."""
         row = self._database.row(
             "SELECT count(*), coalesce(sum(size), 0) FROM items "
-            "WHERE EXISTS (SELECT 1 FROM links WHERE links.item = items.item)"
+            "WHERE EXISTS (SELECT 1 FROM entries WHERE entries.item = items.item)"
         )
         return (0, 0) if row is None else (int(row[0]), int(row[1]))
 
@@ -272,8 +293,8 @@ class Tree:
         elif view.content is None:
             self.remove(item)
         else:
-            self._store_item(item, view, now_ns)
-            self._hang(item, view)
+            is_other = self._store_item(item, view, now_ns)
+            self._hang(item, view, self._names_shared(item) if is_other else ())
 
     def add(self, item: ItemId, view: ItemView, now_ns: int) -> None:
         """As `refresh`, for an item that was just made here in a shown folder.
@@ -303,7 +324,8 @@ class Tree:
             return
         registers = self._registers
         view = view_item((), registers.attributes(item), registers.contents(item))
-        self._store_item(item, view, now_ns)
+        if self._store_item(item, view, now_ns):
+            self.changes.entries |= self._entries.settle((), self._names_shared(item))
 
     def retime(
         self, item: ItemId, placement: Version[Placement] | None, time_us: int, now_ns: int
@@ -337,11 +359,37 @@ class Tree:
         self._hang(item, None)
         self._database.execute("DELETE FROM items WHERE item = ?", (item,))
 
-    def _hang(self, item: ItemId, view: ItemView | None) -> None:
+    def _hang(self, item: ItemId, view: ItemView | None, names: Iterable[Slot] = ()) -> None:
+        """Hang an item anew; ``names`` are decided anew in any case."""
         touched = self._hanging.hang(item, view)
-        if touched.items:
+        slots = dict.fromkeys([*touched.slots, *names])
+        if slots:
             self.changes.items |= touched.items
-            self.changes.entries |= self._entries.settle(touched.items, touched.slots)
+            self.changes.entries |= self._entries.settle(touched.items, slots)
+
+    def _find_twins(self) -> None:
+        """Fill the column of an index that an older release made."""
+        with self._database.transaction():
+            items = list(
+                self._database.execute(
+                    "SELECT item FROM items WHERE kind IN (?,?)",
+                    (int(Kind.FILE), int(Kind.SYMLINK)),
+                )
+            )
+            for (item,) in items:
+                view = self._view(ItemId(item))
+                self._database.execute(
+                    "UPDATE items SET twin = ? WHERE item = ?", (twin_identity(view), item)
+                )
+            for (item,) in items:
+                self._entries.settle((), self._names_shared(ItemId(item)))
+            self._database.execute("DELETE FROM meta WHERE key = 'twins_unknown'")
+
+    def _names_shared(self, item: ItemId) -> list[Slot]:
+        """The names of an item that others want as well."""
+        rows = self._database.execute("SELECT parent, name FROM links WHERE item = ?", (item,))
+        slots = [(ItemId(parent), name) for parent, name in rows]
+        return [slot for slot in slots if not self._entries.is_alone(*slot)]
 
     def _view(self, item: ItemId) -> ItemView:
         registers = self._registers
@@ -351,7 +399,12 @@ class Tree:
 
     def _store_item(
         self, item: ItemId, view: ItemView, now_ns: int, *, is_new: bool = False
-    ) -> None:
+    ) -> bool:
+        """Write an item's row.
+
+        Returns:
+            Whether the item was there and shows other bytes, so that others may be its twins now.
+        """
         assert view.content is not None
         content = view.content.value
         attributes = view.attributes.value if view.attributes is not None else None
@@ -371,12 +424,13 @@ class Tree:
             explicit.mtime_ns if explicit is not None else None,
             explicit.set_time_us if explicit is not None else None,
             0 if is_folder else len(view.conflicts),
+            twin_identity(view),
         )
         old = None
         if not is_new:
             old = self._database.row(f"SELECT {_STORED_COLUMNS} FROM items WHERE item = ?", (item,))
         if old == values:
-            return
+            return False
         self.changes.items.add(item)
         if old is None or old[8:10] != values[8:10]:
             self.changes.contents.add(item)
@@ -387,15 +441,16 @@ class Tree:
                 self._database.execute("DELETE FROM meta WHERE key = ?", (key,))
             self._database.execute(
                 f"INSERT INTO items (inode, item, ctime_ns, entries_us, {_STORED_COLUMNS}) "
-                "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (self._next_inode(), item, now_ns, entries_us, *values),
             )
-        else:
-            assignments = ", ".join(f"{name} = ?" for name in _STORED_COLUMNS.split(", "))
-            self._database.execute(
-                f"UPDATE items SET ctime_ns = ?, {assignments} WHERE item = ?",
-                (now_ns, *values, item),
-            )
+            return False
+        assignments = ", ".join(f"{name} = ?" for name in _STORED_COLUMNS.split(", "))
+        self._database.execute(
+            f"UPDATE items SET ctime_ns = ?, {assignments} WHERE item = ?",
+            (now_ns, *values, item),
+        )
+        return bool(old[-1] != values[-1])
 
     def _next_inode(self) -> int:
         if (
@@ -414,7 +469,7 @@ class Tree:
 _LOOKUP_COLUMNS = ", ".join(f"i.{name}" for name in _ITEM_COLUMNS.split(", "))
 _STORED_COLUMNS = (
     "kind, mode, uid, gid, size, mtime_ns, device_number, xattr_count, content_actor, content_n, "
-    "explicit_ns, explicit_set_us, conflicts"
+    "explicit_ns, explicit_set_us, conflicts, twin"
 )
 
 

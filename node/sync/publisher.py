@@ -7,7 +7,7 @@ former run ended, since groups and outbox are in the index. Called by `node.main
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -213,12 +213,12 @@ class Publisher:
     async def _try_seal_staged(self, group_id: int) -> None:
         before = self._registers.pending_writes(group_id)
         with ExitStack() as snapshots:
-            sealed: dict[ItemId, _SealedFile] = {}
+            sealed: dict[str, _SealedFile] = {}
             for write in before:
                 staged = write.version.value
-                if isinstance(staged, StagedContent):
+                if isinstance(staged, StagedContent) and staged.staging not in sealed:
                     source = snapshots.enter_context(self._files.staged_snapshot(staged.staging))
-                    sealed[write.item] = await self._seal_file(staged, source)
+                    sealed[staged.staging] = await self._seal_file(staged, source)
             was_synced = any(self._files.was_synced(file.staging) for file in sealed.values())
             if was_synced:
                 await self._make_durable()
@@ -227,14 +227,10 @@ class Publisher:
                 # Changed meanwhile: its blocks are in the cache when it is sealed again.
                 self._unprotect(block for file in sealed.values() for block in file.blocks)
                 return
-            final = [
-                replace(write, version=replace(write.version, value=sealed[write.item].content))
-                if isinstance(write.version.value, StagedContent)
-                else write
-                for write in before
-            ]
+            final = [_unstaged(write, sealed) for write in before]
             blocks = [block for file in sealed.values() for block in file.blocks]
-            self._seal_group(group, final, blocks, sealed)
+            unstaged = {one.item for one, other in zip(before, final, strict=True) if one != other}
+            self._seal_group(group, final, blocks, unstaged)
             if was_synced:
                 # The index must not fall back to staged bytes that are gone.
                 await trio.to_thread.run_sync(self._database.sync)
@@ -461,3 +457,14 @@ class Publisher:
 
 def _delay_s(error: NodeError, backoff: Backoff) -> float:
     return backoff.next_wait_s(error.retry_after_s if isinstance(error, ServerError) else None)
+
+
+def _unstaged(write: PendingWrite, sealed: Mapping[str, _SealedFile]) -> PendingWrite:
+    """A write with the bytes that its staging file was sealed to; twins name the same one."""
+    staged = write.version.value
+    if not isinstance(staged, StagedContent):
+        return write
+    content = replace(
+        sealed[staged.staging].content, mtime_ns=staged.mtime_ns, origin=staged.origin
+    )
+    return replace(write, version=replace(write.version, value=content))

@@ -323,7 +323,7 @@ class TestWholeTree:
             return view_item(
                 [version_of(placement, device=device, time_us=number)],
                 [],
-                [version_of(Content(kind))],
+                [version_of(Content(kind, device_number=number))],
             )
 
         deleted = view_item(

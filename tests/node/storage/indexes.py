@@ -106,6 +106,7 @@ class Index:
         self.edits = Edits(database, self.registers, self.tree, self.journal, lambda: self.now_ns)
         self.known: set[RecordId] = set()
         self._records = itertools.count(1)
+        self._files = itertools.count(1)
 
     def seal(self) -> list[SentRecord]:
         """Everything that waits, as records."""
@@ -219,7 +220,10 @@ class Index:
     def make_folder(self, path: str) -> ItemId:
         return self._create(path, Content(Kind.DIRECTORY))
 
-    def make_file(self, path: str, data: str = "") -> ItemId:
+    def make_file(self, path: str, data: str | None = None) -> ItemId:
+        """A file; its bytes are like no other's unless they are given."""
+        if data is None:
+            data = f"{next(self._files)} of {self.number}"
         return self._create(path, _file(data.encode(), self.now_ns))
 
     def _create(self, path: str, content: Content) -> ItemId:

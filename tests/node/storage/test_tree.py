@@ -286,9 +286,8 @@ class TestContests:
 
     def test_names_that_are_not_utf_8_are_contested_too(self, world, one, two):
         for index in world.indexes:
-            index.edits.create(
-                index.row_at(""), b"caf\xe9.txt", Content(Kind.FILE), ItemAttributes(0)
-            )
+            content = Content(Kind.FILE, 1, inline=b"%d" % index.number)
+            index.edits.create(index.row_at(""), b"caf\xe9.txt", content, ItemAttributes(0))
         world.sync()
         names = {name for name, _ in iterate_folder(one.tree, ROOT_ITEM)}
         assert len(names) == 2
@@ -301,6 +300,143 @@ class TestContests:
         paths = settled(world)
         assert len(paths) == 4
         assert all(len(path) <= 255 and path.endswith(".txt") for path in paths)
+
+
+class TestTwins:
+    """Files of one name with the same bytes are one file for whoever looks and whoever works."""
+
+    @pytest.fixture(autouse=True)
+    def made_apart(self, world, one, two):
+        for index in (one, two):
+            index.make_file("a.txt", "the same")
+        world.sync()
+
+    def test_the_same_bytes_under_one_name_are_one_file(self, world, one):
+        assert settled(world) == {"a.txt"}
+        assert len(one.tree.twins(one.row_at("a.txt").item)) == 2
+        assert one.tree.totals() == (1, 8)
+
+    def test_a_rename_takes_both_along(self, world, one, two):
+        one.move("a.txt", "b.txt")
+        assert one.paths() == {"b.txt"}
+        assert settled(world) == {"b.txt"}
+
+    def test_a_removal_takes_both_away(self, world, one, two):
+        two.unlink("a.txt")
+        assert two.paths() == set()
+        assert settled(world) == set()
+
+    def test_an_edit_is_one_record_that_writes_both(self, world, one, two):
+        one.write("a.txt", "edited")
+        (record,) = one.seal()
+        world.records.append(record)
+        assert len(record.writes) == 2
+        assert settled(world) == {"a.txt"}
+        assert text_at(two, "a.txt") == "edited"
+
+    def test_new_attributes_are_those_of_both(self, world, one, two):
+        one.set_mode("a.txt", 0o640)
+        two.write("a.txt", "edited")
+        settled(world)
+        modes = {two.tree.item(item).mode for item in two.tree.twins(two.row_at("a.txt").item)}
+        assert modes == {0o640}
+
+    def test_edits_made_apart_are_one_conflict_in_one_file(self, world, one, two):
+        one.write("a.txt", "of one")
+        two.write("a.txt", "of two")
+        assert settled(world) == {"a.txt"}
+        assert conflict_texts(one, "a.txt") == {"of one"}
+
+    def test_settling_that_conflict_settles_it_for_both(self, world, one, two):
+        one.write("a.txt", "of one")
+        two.write("a.txt", "of two")
+        settled(world)
+        row = one.row_at("a.txt")
+        one.edits.write_content(
+            row.item, Content(Kind.FILE, 4, inline=b"both"), None, is_urgent=False
+        )
+        assert settled(world) == {"a.txt"}
+        assert two.tree.conflicts() == []
+
+    def test_a_late_save_over_an_old_version_is_a_conflict_in_one_file(self, world, one, two):
+        row = one.row_at("a.txt")
+        opened = one.registers.content(row.item, row.content)
+        two.write("a.txt", "of two")
+        settled(world)
+        one.edits.write_content(
+            row.item, Content(Kind.FILE, 4, inline=b"late"), opened, is_urgent=False
+        )
+        assert settled(world) == {"a.txt"}
+        assert len(conflict_texts(two, "a.txt")) == 1
+
+    def test_a_time_that_was_set_does_not_bring_back_what_was_deleted(self, world, one, two):
+        one.touch("a.txt")
+        two.unlink("a.txt")
+        assert settled(world) == set()
+
+    def test_an_edit_brings_back_one_file(self, world, one, two):
+        one.write("a.txt", "edited")
+        two.unlink("a.txt")
+        assert settled(world) == {"a.txt"}
+
+    def test_bytes_that_one_device_changed_before_it_knew_the_other_show_beside(
+        self, world, one, two
+    ):
+        one.make_file("b.txt", "b")
+        two.make_file("b.txt", "b")
+        two.write("b.txt", "b of two")
+        assert len(settled(world) - {"a.txt", "b.txt"}) == 1
+        beside = next(path for path in one.paths() if "(from" in path)
+        two.write("b.txt", "edited")
+        settled(world)
+        assert (text_at(one, "b.txt"), text_at(one, beside)) == ("edited", "b of two")
+
+    def test_those_that_lost_a_name_are_one_if_they_hold_the_same(self, world, one, two):
+        for index in world.indexes:
+            index.make_file("c", f"first of {index.number}")
+            index.make_file("d", "second")
+        one.unlink("c")
+        settled(world)
+        two.move("d", "e")
+        one.make_file("e", "third")
+        names = settled(world)
+        assert {"a.txt", "c", "e"} <= names
+        assert len(names) == 4
+
+    def test_a_third_name_of_one_of_them_shows_what_is_written_under_the_first(
+        self, world, one, two
+    ):
+        one.link("a.txt", "hard")
+        two.write("a.txt", "edited")
+        assert settled(world) == {"a.txt", "hard"}
+        one.write("hard", "again")
+        assert settled(world) == {"a.txt", "hard"}
+        assert text_at(two, "a.txt") == text_at(two, "hard") == "again"
+
+    def test_a_name_may_be_taken_over_by_a_twin_of_what_it_shows(self, world, one, two):
+        one.make_file("a.tmp", "the same")
+        one.move("a.tmp", "a.txt")
+        assert settled(world) == {"a.txt"}
+        assert len(one.tree.twins(one.row_at("a.txt").item)) == 1
+
+    def test_two_names_that_show_the_same_are_exchanged(self, world, one, two):
+        one.make_file("b.txt", "the same")
+        first, second = one.row_at("a.txt").item, one.row_at("b.txt").item
+        root = one.row_at("")
+        one.edits.exchange(
+            root, one.tree.entry(ROOT_ITEM, b"a.txt"), root, one.tree.entry(ROOT_ITEM, b"b.txt")
+        )
+        assert settled(world) == {"a.txt", "b.txt"}
+        assert one.row_at("a.txt").item == second
+        assert first in one.tree.twins(one.row_at("b.txt").item)
+
+    def test_an_index_of_an_older_release_finds_them_when_it_opens(self, world, one):
+        one.database.execute("UPDATE items SET twin = NULL")
+        one.database.set_meta("twins_unknown", 1)
+        item = one.row_at("a.txt").item
+        one.tree = Tree(one.database, one.registers)
+        assert len(one.tree.twins(item)) == 2
+        assert one.database.meta("twins_unknown") is None
 
 
 class TestFolders:
@@ -504,7 +640,7 @@ class TestArrival:
     def place(self, index, number, link, kind=Kind.FILE, device=5, **version):
         for register, value in (
             (Register.PLACEMENT, Placement((link,))),
-            (Register.CONTENT, Content(kind)),
+            (Register.CONTENT, Content(kind, device_number=number)),
         ):
             item = item_id(number)
             index.registers.apply_remote(

@@ -7,6 +7,7 @@ one that takes all records at once.
 
 import random
 from collections import Counter
+from contextlib import suppress
 
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from node.core.tree_view import CONTEST_MARK
 from node.errors import DriveError
 from protocol.ids import ROOT_ITEM
+from protocol.values import Kind
 from tests.node.storage.indexes import Index, World, repeatable_ids
 
 NAMES = ("a", "b", "c.txt")
@@ -22,6 +24,7 @@ NAMES = ("a", "b", "c.txt")
 ACTIONS = [
     *["mkdir"] * 2,
     *["create", "write", "touch", "link", "mode"],
+    *["unpack"] * 2,
     *["remove"] * 2,
     *["move"] * 3,
     *["nest"] * 4,
@@ -55,9 +58,14 @@ def perform(world, step):
     if action == "mkdir":
         index.make_folder(target)
     elif action == "create":
-        index.make_file(target, str(second))
+        index.make_file(target, str(second % 3))
+    elif action == "unpack":
+        for each in world.indexes:
+            if target.rpartition("/")[0] + "/" in {"/", *each.paths()}:
+                with suppress(DriveError):
+                    each.make_file(target, str(second % 3))
     elif action == "write" and files:
-        index.write(files[first % len(files)], str(second))
+        index.write(files[first % len(files)], str(second % 3))
     elif action == "touch" and files:
         index.touch(files[first % len(files)])
     elif action == "mode" and paths:
@@ -96,8 +104,20 @@ def check_view(index: Index) -> None:
         (whole.entries.get(path, ROOT_ITEM), g) for path, g in whole.merged.items()
     ):
         assert set(index.tree.merged_folders(folder)) == group
+    for path, item in whole.entries.items():
+        row = index.tree.item(item)
+        assert row is not None
+        if row.kind is not Kind.DIRECTORY:
+            assert behind(index, path) == whole.behind.get(path, frozenset()), path
     cuts = {bytes(folder): bytes(parent) for folder, parent in whole.cuts.items()}
     assert dict(index.database.execute("SELECT folder, parent FROM cuts")) == cuts
+
+
+def behind(index: Index, path) -> frozenset:
+    folder = index.row_at(b"/".join(path[:-1]).decode()).item
+    entry = index.tree.entry(folder, path[-1])
+    assert entry is not None
+    return frozenset((other.item, other.link) for other in index.tree.entries_behind(entry))
 
 
 def differences(index: Index, other: Index) -> dict:
@@ -117,6 +137,7 @@ def reached(index: Index) -> Counter:
         contests=any(CONTEST_MARK in path[-1] for path in whole.entries),
         revivals=bool(whole.revived),
         conflicts=bool(index.tree.conflicts()),
+        twins=bool(whole.behind),
     )
 
 
@@ -196,5 +217,5 @@ def test_random_walks_reach_everything_that_is_not_local(pool):
             found += check_law(
                 world, rebuilt, lambda records, draw=draw: draw.sample(records, len(records))
             )
-    for what in ("cycles", "merges", "contests", "revivals", "conflicts"):
+    for what in ("cycles", "merges", "contests", "revivals", "conflicts", "twins"):
         assert found[what] > 0, (what, found)
