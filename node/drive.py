@@ -17,12 +17,14 @@ from pathlib import Path
 
 import trio
 
+from node.core.content_merge import Settlement
 from node.core.tree_view import Version
 from node.filesystem.conflict_folder import NAME as ATOLL_NAME
 from node.filesystem.conflict_folder import ConflictFolder
 from node.filesystem.edits import Edits
 from node.filesystem.listings import Listing, Listings
 from node.filesystem.open_files import OpenFile, OpenFiles
+from node.filesystem.settlements import Settlements
 from node.filesystem.values import (
     AttributeChanges,
     Attributes,
@@ -42,6 +44,7 @@ from node.storage.registers import Registers
 from node.storage.tree import ROOT_INODE, Changes, EntryRow, ItemRow, Tree
 from protocol.ids import ItemId
 from protocol.limits import MAX_NAME_BYTES, MAX_SYMLINK_BYTES
+from protocol.records import Register
 from protocol.values import Content, ExplicitTime, ItemAttributes, Kind
 
 __all__ = [
@@ -81,6 +84,7 @@ class Drive:
         registers: Registers,
         tree: Tree,
         edits: Edits,
+        settlements: Settlements,
         files: OpenFiles,
         conflicts: ConflictFolder,
         xattrs: Xattrs,
@@ -93,6 +97,7 @@ class Drive:
         self._registers = registers
         self._tree = tree
         self._edits = edits
+        self._settlements = settlements
         self._files = files
         self._conflicts = conflicts
         self._xattrs = xattrs
@@ -108,6 +113,7 @@ class Drive:
         self._folders: dict[int, tuple[int, Listing | None]] = {}
         self._next_handle = 1
         self._published = trio.Event()
+        self._unsettled = trio.Event()
         self._untold: dict[Invalidation, None] = {}
         self._announce, self.invalidations = trio.open_memory_channel[Invalidation](
             _INVALIDATION_BUFFER
@@ -596,6 +602,8 @@ class Drive:
             if row is not None and (row.inode in self._lookups or row.inode == ROOT_INODE):
                 stale.append(StaleInode(row.inode, data=False))
         self._shown_before.clear()
+        if self._tree.unsettled:
+            self._unsettled.set()
         return stale
 
     async def announce(self, stale: list[Invalidation]) -> None:
@@ -607,6 +615,41 @@ class Drive:
         """Return when a local change was made that should go out."""
         await self._published.wait()
         self._published = trio.Event()
+
+    # Conflicts
+
+    async def wait_unsettled(self) -> None:
+        """Return when files got conflict versions, or other ones, since the last call."""
+        await self._unsettled.wait()
+        self._unsettled = trio.Event()
+
+    def is_being_written(self, item: ItemId) -> bool:
+        """Whether something was written to a file of which no record is made yet."""
+        return self._registers.is_waiting(item, Register.CONTENT) or any(
+            file.is_dirty for file in self._files.of_item(item)
+        )
+
+    def settle(self, item: ItemId, settlement: Settlement) -> list[Invalidation]:
+        """Let one content stand for conflict versions; then `announce` what this returns.
+
+        As a change that came from elsewhere: who has the file open keeps the version it opened.
+
+        Raises:
+            StorageError: the index can not be written; nothing has changed.
+        """
+        self.expect_remote_changes([item])
+        self._tree.take_changes()
+        self._settlements.write(item, settlement)
+        self._published.set()
+        return self.take_remote_changes(self._tree.take_changes())
+
+    def stage(self, item: ItemId, data: bytes, mtime_ns: int) -> Content:
+        """The content of a file with these bytes, to be settled on at once.
+
+        Raises:
+            StorageError: staging can not be written.
+        """
+        return self._files.stage(item, data, mtime_ns)
 
     def _replace_inode(self, row: ItemRow) -> list[tuple[int, bytes]]:
         file = self._files.get(row.inode)
@@ -717,6 +760,8 @@ class Drive:
         yield
         changes = self._tree.take_changes()
         self._published.set()
+        if self._tree.unsettled:
+            self._unsettled.set()
         if len(changes.entries) <= len(expected):
             return
         for parent, shown in changes.entries.difference(expected):

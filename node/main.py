@@ -27,6 +27,7 @@ from node.errors import NodeError, SettingsError
 from node.filesystem.conflict_folder import ConflictFolder
 from node.filesystem.edits import Edits
 from node.filesystem.open_files import OpenFiles
+from node.filesystem.settlements import Settlements
 from node.filesystem.values import Owner
 from node.filesystem.xattrs import Xattrs
 from node.memory import reuse_large_buffers
@@ -36,6 +37,7 @@ from node.net.server_client import ServerClient
 from node.settings import NodeSettings
 from node.storage.block_cache import BlockCache
 from node.storage.database import Database
+from node.storage.history import History
 from node.storage.journal import Journal
 from node.storage.keystore import Keystore
 from node.storage.registers import Author, Registers
@@ -47,8 +49,11 @@ from node.sync.block_fetcher import BlockFetcher, FetchLimits, ServerSource
 from node.sync.block_uploader import BlockUploader, UploadLimits
 from node.sync.content_reader import ContentReader
 from node.sync.content_sealer import ContentSealer
+from node.sync.history_keeper import HistoryKeeper
+from node.sync.merger import Merger
 from node.sync.publisher import Publisher, Writer
 from node.sync.puller import Puller
+from node.sync.sibling_merge import SiblingMerge
 from node.sync.trust import Trust
 from protocol.crypto.keys import derive
 from protocol.crypto.labels import Label
@@ -136,12 +141,13 @@ class _Node:
             self._client, cache, UploadLimits(parallel=settings.upload_parallelism)
         )
 
+        contents = _NamespaceContents(reader, namespace)
         self._files = OpenFiles(
             registers,
             tree,
             edits,
             StagingStore(state.staging, keystore.staging_key),
-            _NamespaceContents(reader, namespace),
+            contents,
             time.time_ns,
             settings.quiet_publish_s,
         )
@@ -151,6 +157,9 @@ class _Node:
             registers=registers,
             tree=tree,
             edits=edits,
+            settlements=Settlements(
+                self._database, registers, tree, journal, time.time_ns, os.urandom
+            ),
             files=self._files,
             conflicts=conflicts,
             xattrs=Xattrs(registers, edits, standing, reader.cached_share),
@@ -188,6 +197,17 @@ class _Node:
             namespace=namespace,
             now_ns=time.time_ns,
         )
+        merging = SiblingMerge(contents, trio.to_thread.run_sync)
+        self._merger = Merger(
+            registers=registers,
+            tree=tree,
+            drive=self._drive,
+            merging=merging,
+            device=device.id,
+            is_behind=lambda: self._puller.is_behind,
+            draw=random.random,
+        )
+        self._history = HistoryKeeper(History(self._database), settings.history_days, time.time_ns)
         self._stopping = trio.Event()
         self._control = ControlServer(
             settings.home,
@@ -246,6 +266,8 @@ class _Node:
                     )
                     nursery.start_soon(self._keep_going, "publishing", self._publisher.run)
                     nursery.start_soon(self._keep_going, "pulling", self._puller.run)
+                    nursery.start_soon(self._keep_going, "merging", self._merger.run)
+                    nursery.start_soon(self._keep_going, "pruning", self._history.run)
                     await nursery.start(self._control.serve)
                     sys.stdout.write(f"atoll: mounted at {self._settings.mountpoint}\n")
                     sys.stdout.flush()

@@ -234,12 +234,15 @@ class Edits:
     ) -> Version[Content]:
         """Write an item's content over ``base``, the version that the writer had opened.
 
+        Siblings with the same bytes were seen with it.
+
         Returns:
             The version that was written: the base of what is written next.
         """
         twins = self._twins(item)
-        bases = {item: None if base is None else [base]}
-        bases |= {twin: self._same_versions(twin, base) for twin in twins}
+        bases = {each: self._same_versions(each, base) for each in (item, *twins)}
+        if base is not None:
+            bases[item] = [base, *(bases[item] or ())]
         with self._database.transaction():
             time_us = self._time_us(*(versions or () for versions in bases.values()))
             group = self._open_group(time_us, bases)
@@ -257,12 +260,12 @@ class Edits:
         return version
 
     def _same_versions(
-        self, twin: ItemId, base: Version[Content] | None
+        self, item: ItemId, base: Version[Content] | None
     ) -> list[Version[Content]] | None:
-        """What a writer that had seen ``base`` of an item had seen of its twin."""
+        """Versions of an item with the bytes of ``base``: who had seen one has seen all."""
         if base is None:
             return None
-        present = self._registers.contents(twin)
+        present = self._registers.contents(item)
         return [version for version in present if version.value.has_same_bytes(base.value)]
 
     def _as_of(self, twin: ItemId, content: Content) -> Content:

@@ -277,6 +277,26 @@ class OpenFiles:
         file.is_dirty = False
         self._drop_left(file)
 
+    def stage(self, item: ItemId, data: bytes, mtime_ns: int) -> Content:
+        """A content with these bytes for a version of an item: in the record, or staged.
+
+        What is staged goes with the next start of the node unless a version refers to it.
+
+        Raises:
+            StorageError: staging can not be written; nothing is left.
+        """
+        if len(data) <= INLINE_BYTES:
+            return Content(Kind.FILE, len(data), mtime_ns, inline=data)
+        staging = self._staging.create(0, bytes(item))
+        try:
+            staging.write(0, data)
+            staging.flush()
+        except StorageError:
+            staging.discard()
+            raise
+        self._staged_files[staging.identity.hex()] = staging
+        return staged_content(Content(Kind.FILE), staging.identity.hex(), len(data), mtime_ns)
+
     def goes_at_once(self, file: OpenFile) -> bool:
         """Whether a closed file is published without the settle time: not if its name is a step."""
         if file.item is None:

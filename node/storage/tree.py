@@ -105,6 +105,7 @@ class Tree:
         self._entries = FolderEntries(database, self.device_name)
         self.changes = Changes()
         self.revision = 0  # grows with everything that may change what a folder lists
+        self.unsettled: set[ItemId] = set()
         if self.item(ROOT_ITEM) is None:
             self._database.execute(
                 f"INSERT INTO items ({_ITEM_COLUMNS}) "
@@ -118,6 +119,11 @@ class Tree:
     def take_changes(self) -> Changes:
         """What was changed since the last call."""
         taken, self.changes = self.changes, Changes()
+        return taken
+
+    def take_unsettled(self) -> set[ItemId]:
+        """Items that were refreshed and have conflict versions, since the last call."""
+        taken, self.unsettled = self.unsettled, set()
         return taken
 
     # Reading
@@ -426,6 +432,8 @@ class Tree:
             0 if is_folder else len(view.conflicts),
             twin_identity(view),
         )
+        if view.conflicts and not is_folder:
+            self.unsettled.add(item)
         old = None
         if not is_new:
             old = self._database.row(f"SELECT {_STORED_COLUMNS} FROM items WHERE item = ?", (item,))

@@ -132,6 +132,11 @@ class Puller:
         while self._answered < wanted:
             await self._progress.wait()
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the server has announced changes that are not applied here yet."""
+        return self.connection is Connection.ONLINE and self._journal.cursor[1] < self.announced
+
     # Listening
 
     async def _listen_forever(self) -> None:

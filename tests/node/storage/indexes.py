@@ -121,7 +121,8 @@ class Index:
             if not writes:
                 continue
             time_us = max(group.last_us, *(write.version.time_us for write in writes))
-            self.registers.mark_sealed(group.id, record, time_us)
+            is_automatic = all(write.version.automatic for write in writes)
+            self.registers.mark_sealed(group.id, record, time_us, automatic=is_automatic)
             placements = {
                 write.item: write.version
                 for write in writes
@@ -139,6 +140,7 @@ class Index:
                         self.device,
                         write.version.context,
                         write.version.value,
+                        is_automatic,
                     ),
                 )
                 for write in writes
