@@ -45,8 +45,12 @@ class RegisterState(Generic[T]):
         A known dot keeps the value that came first; whoever applies compares and reports two values
         for one dot, since no honest device writes them.
         """
-        covered = self.covered.join(context)
-        live = {known: kept for known, kept in self.live.items() if not context.covers(known)}
+        covered, live = self.covered, dict(self.live)
+        if context.vector:
+            covered = covered.join(context)
+            for known in self.live:
+                if context.covers(known):
+                    del live[known]
         if not covered.covers(dot):
             live.setdefault(dot, value)
         return RegisterState(live, covered)

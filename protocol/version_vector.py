@@ -66,10 +66,11 @@ class Context:
         for actor, n in other.vector.items():
             if n > vector.get(actor, 0):
                 vector[actor] = n
+        excepted = self.exceptions | other.exceptions
+        if not excepted:
+            return Context(vector)
         exceptions = frozenset(
-            dot
-            for dot in self.exceptions | other.exceptions
-            if not self.covers(dot) and not other.covers(dot)
+            dot for dot in excepted if not self.covers(dot) and not other.covers(dot)
         )
         # A dot above one side's top and excepted by the other is in neither: it stays excepted. Dots
         # between the two tops are covered by the higher side unless it excepts them.

@@ -105,6 +105,8 @@ def choose_content(
 
     Versions with the same bytes are one; the latest of them stands for all.
     """
+    if len(versions) == 1:
+        return versions[0], ()
     kept: list[Version[Content]] = []
     for version in sorted(versions, key=lambda version: version.rank, reverse=True):
         if not any(version.value.has_same_bytes(other.value) for other in kept):
@@ -149,7 +151,9 @@ def merge_placements(
 
 
 def _placed(version: Version[Placement], links: Iterable[Link]) -> tuple[PlacedLink, ...]:
-    return tuple(PlacedLink(link, version.time_us, version.dot, version.device) for link in links)
+    if not links:
+        return ()
+    return tuple([PlacedLink(link, version.time_us, version.dot, version.device) for link in links])
 
 
 def _is_revived(
@@ -226,9 +230,10 @@ class Slot:
 
 def share_name(candidates: Iterable[Candidate]) -> Slot:
     """Decide between the items that want one name in one folder."""
-    ordered = sorted(candidates, key=lambda candidate: candidate.precedence)
+    ordered = list(candidates)
     if len(ordered) < 2:
         return Slot(ordered[0] if ordered else None, (), ())
+    ordered.sort(key=lambda candidate: candidate.precedence)
     shown: list[Candidate] = []
     twins: dict[bytes, list[Candidate]] = {}
     for candidate in ordered:
@@ -316,7 +321,7 @@ def _cut(text: bytes, length: int) -> bytes:
 
 def _date(time_us: int) -> str:
     seconds = min(time_us // 1_000_000, _LATEST_DATE_S)
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d")
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).date().isoformat()
 
 
 _LATEST_DATE_S = 253_402_300_799  # 9999-12-31: what datetime can say; a forged time may be later

@@ -23,6 +23,7 @@ from node.core.tree_view import (
 from protocol.ids import ROOT_ITEM, DeviceId, ItemId, LinkId
 
 Path = tuple[bytes, ...]
+_Names = dict[bytes, list[tuple[ItemId, PlacedLink]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +57,14 @@ def view_of(items: Mapping[ItemId, ItemView], device_name: Callable[[DeviceId], 
         item: view for item, view in items.items() if view.content is not None and item != ROOT_ITEM
     }
     revived = _revived(known)
-    links = {
-        item: view.former[:1] if item in revived else view.links for item, view in known.items()
-    }
+    links = {item: view.links for item, view in known.items()}
+    links.update((folder, known[folder].former[:1]) for folder in revived)
     cuts = _cuts(known, links, revived)
     for folder, parent in cuts.items():
         links[folder] = tuple(
             replace(placed, link=replace(placed.link, parent=parent)) for placed in links[folder]
         )
-    children: dict[ItemId, dict[bytes, list[tuple[ItemId, PlacedLink]]]] = {}
-    for item, placed_links in links.items():
-        for placed in placed_links:
-            names = children.setdefault(placed.link.parent, {})
-            names.setdefault(placed.link.name, []).append((item, placed))
+    children = _children(links)
     entries: dict[Path, ItemId] = {}
     behind: dict[Path, frozenset[tuple[ItemId, LinkId]]] = {}
     merged: dict[Path, frozenset[ItemId]] = {}
@@ -76,11 +72,14 @@ def view_of(items: Mapping[ItemId, ItemView], device_name: Callable[[DeviceId], 
     while unread:
         path, folders = unread.pop()
         merged[path] = folders
-        wanted: dict[bytes, list[tuple[ItemId, PlacedLink]]] = {}
-        for folder in folders:
-            for name, placed_items in children.get(folder, {}).items():
-                wanted.setdefault(name, []).extend(placed_items)
+        wanted = _union([children[folder] for folder in folders if folder in children])
         for name, placed_items in wanted.items():
+            if len(placed_items) == 1:
+                ((item, _),) = placed_items
+                entries[*path, name] = item
+                if known[item].is_folder:
+                    unread.append(((*path, name), frozenset({item})))
+                continue
             slot = share_name(_candidates(known, placed_items))
             for shown, candidate in shown_names(slot, name, device_name, wanted.__contains__):
                 entries[*path, shown] = candidate.item
@@ -92,14 +91,32 @@ def view_of(items: Mapping[ItemId, ItemView], device_name: Callable[[DeviceId], 
     return WholeTree(entries, behind, merged, frozenset(revived), cuts)
 
 
+def _children(links: Mapping[ItemId, tuple[PlacedLink, ...]]) -> dict[ItemId, _Names]:
+    children: dict[ItemId, _Names] = {}
+    for item, placed_links in links.items():
+        for placed in placed_links:
+            names = children.setdefault(placed.link.parent, {})
+            names.setdefault(placed.link.name, []).append((item, placed))
+    return children
+
+
+def _union(folders: Sequence[_Names]) -> _Names:
+    """What is wanted in folders that are shown as one."""
+    if len(folders) == 1:
+        return folders[0]
+    union: _Names = {}
+    for names in folders:
+        for name, placed_items in names.items():
+            union.setdefault(name, []).extend(placed_items)
+    return union
+
+
 def _candidates(
     known: Mapping[ItemId, ItemView], placed_items: Sequence[tuple[ItemId, PlacedLink]]
 ) -> Iterator[Candidate]:
-    has_rivals = len(placed_items) > 1
     for item, placed in placed_items:
         view = known[item]
-        twin = twin_identity(view) if has_rivals else None
-        yield Candidate(item, placed, view.is_folder, twin)
+        yield Candidate(item, placed, view.is_folder, twin_identity(view))
 
 
 def _revived(known: Mapping[ItemId, ItemView]) -> set[ItemId]:
@@ -121,11 +138,13 @@ def _cuts(
     links: Mapping[ItemId, tuple[PlacedLink, ...]],
     revived: set[ItemId],
 ) -> dict[ItemId, ItemId]:
+    folders = dict.fromkeys(folder for folder, view in known.items() if view.is_folder)
+
     def move_of(folder: ItemId) -> Move | None:
-        if folder not in known or not known[folder].is_folder or not links[folder]:
+        if folder not in folders or not links[folder]:
             return None
         (placed,) = links[folder]
-        former = tuple(place.link.parent for place in known[folder].former)
+        former = tuple([place.link.parent for place in known[folder].former])
         return Move(placed.link.parent, former, placed.rank, folder in revived)
 
-    return cut_cycles([folder for folder, view in known.items() if view.is_folder], move_of)
+    return cut_cycles(folders, move_of)
