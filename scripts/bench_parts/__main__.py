@@ -18,9 +18,10 @@ from scripts.bench_parts.bench_world import bench_world
 from scripts.bench_parts.big_file import big_file
 from scripts.bench_parts.close_to_readable import close_to_readable
 from scripts.bench_parts.figures import Figure, table
+from scripts.bench_parts.merging import merging
 from scripts.bench_parts.tree_bench import listing, tree
 
-NAMES = ("close-to-readable", "tree", "list", "big-file")
+NAMES = ("close-to-readable", "tree", "list", "big-file", "merging")
 _BUSY = 0.5
 """Load per core above which figures say more about the neighbours than about Atoll."""
 
@@ -80,6 +81,9 @@ def runs(chosen: list[str], directory: Path, is_quick: bool) -> list[Callable[[]
         found.append(trees)
     if "big-file" in chosen:
         found.append(big)
+    if "merging" in chosen:
+        items, records = (20_000, 2_000) if is_quick else (1_000_000, 100_000)
+        found.append(lambda: merging(directory / "merging", items, records))
     return found
 
 

@@ -151,6 +151,10 @@ _bootstrap_environment() {
     # hatchling and editables come from the lock: nothing unlocked is used for our own package.
     "$venv/bin/python" -m pip install -q --disable-pip-version-check --no-deps \
         --no-build-isolation --editable "$ATOLL_CHECKOUT" >&2 || fail "atoll itself could not be installed into $venv"
+    # Installers leave this to the first import, which may not be allowed to write: a node would
+    # then compile its libraries at every start, for more than a second.
+    "$venv/bin/python" -m compileall -q "$venv"/lib/python*/site-packages >/dev/null 2>&1 || true
+    "$venv/bin/python" -m compileall -q "$ATOLL_CHECKOUT"/{protocol,node,fusefs,server} || true
     printf '%s\n' "$stamp" >"$venv/atoll-lock.sha256"
 }
 
