@@ -18,6 +18,11 @@ import apsw
 from node.errors import SettingsError, StorageError
 
 SCHEMA_VERSION = 2
+
+CHECKPOINT_PAGES = 1000
+"""Pages in the write-ahead log from which on `checkpoint` is worth while: 4 MiB."""
+
+_BACKSTOP_PAGES = 16_000  # 64 MiB: whoever commits then waits for a checkpoint of its own
 _FOLDER = Path(__file__).parent
 _KEY_BYTES = 32
 
@@ -46,10 +51,9 @@ class Database:
         if len(key) != _KEY_BYTES:
             raise ValueError("the index key has 32 bytes")
         self._path = path
+        self._key = key
         with _translated():
-            self._connection = apsw.Connection(str(path))
-            self._connection.execute("PRAGMA cipher = 'chacha20'")
-            self._connection.execute(f"PRAGMA hexkey = '{key.hex()}'")
+            self._connection = _connect(path, key)
         try:
             with _translated():
                 self._connection.execute("PRAGMA journal_mode = WAL")
@@ -63,8 +67,9 @@ class Database:
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.execute("PRAGMA cache_size = -32768")
             self._connection.execute("PRAGMA temp_store = MEMORY")
-            self._connection.execute("PRAGMA wal_autocheckpoint = 4000")
+            self._connection.set_wal_hook(self._after_commit)
         self.rollbacks = 0
+        self._log_pages = 0
         self._migrate()
         self._wal = os.open(f"{path}-wal", os.O_RDWR | os.O_CREAT, 0o600)
 
@@ -73,6 +78,34 @@ class Database:
         os.close(self._wal)
         with _translated():
             self._connection.close()
+
+    @property
+    def has_long_log(self) -> bool:
+        """Whether `checkpoint` is worth while."""
+        return self._log_pages >= CHECKPOINT_PAGES
+
+    def checkpoint(self) -> None:
+        """Copy what was committed from the log into the database. Blocks: call it in a thread.
+
+        It holds up neither readers nor writers, and has a connection of its own: a checkpoint
+        within a commit would keep the node's loop from answering for a tenth of a second.
+
+        Raises:
+            StorageError: the disk is full or failed; the commits stay in the log.
+        """
+        with _translated():
+            connection = _connect(self._path, self._key)
+            try:
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            finally:
+                connection.close()
+
+    def _after_commit(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
+        # After a whole checkpoint the next commit begins the log anew, and counts from there.
+        self._log_pages = pages
+        if pages >= _BACKSTOP_PAGES:
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        return int(apsw.SQLITE_OK)
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> apsw.Cursor:
         """Run one statement; rows are read from what it returns.
@@ -159,6 +192,13 @@ class Database:
             for step in steps:
                 self.execute(step.read_text())
             self.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _connect(path: Path, key: bytes) -> apsw.Connection:
+    connection = apsw.Connection(str(path))
+    connection.execute("PRAGMA cipher = 'chacha20'")
+    connection.execute(f"PRAGMA hexkey = '{key.hex()}'")
+    return connection
 
 
 @contextmanager

@@ -72,6 +72,17 @@ class Registers:
         """Live contents of an item."""
         return self._versions(item, Register.CONTENT)
 
+    def all_versions(
+        self, item: ItemId
+    ) -> tuple[list[Version[Placement]], list[Version[ItemAttributes]], list[Version[Content]]]:
+        """Live placements, attributes and contents of an item."""
+        found: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
+        for register, *row in self._database.execute(
+            f"SELECT register, {_COLUMNS} FROM versions WHERE item = ?", (item,)
+        ):
+            found[register].append(_version(Register(register), row))
+        return found
+
     def content(self, item: ItemId, dot: Dot) -> Version[Content] | None:
         """One live content, or None when it is covered by now."""
         row = self._database.row(
@@ -182,16 +193,20 @@ class Registers:
         Raises:
             LocalProtocolError: the dot is known with another record: two values for one dot.
         """
-        known = self._database.row(
-            "SELECT record FROM versions WHERE item = ? AND register = ? AND actor = ? AND n = ?",
-            (item, int(register), version.dot.actor, version.dot.n),
+        dot = version.dot
+        rows = list(
+            self._database.execute(
+                "SELECT actor, n, record FROM versions WHERE item = ? AND register = ?",
+                (item, int(register)),
+            )
         )
-        if known is not None:
-            if known[0] != record:
-                raise LocalProtocolError(f"two values for one dot of {item}")
-            return False
-        self._cover(item, register, version.context, None)
-        if self._covered(item, register).covers(version.dot):
+        for actor, n, known in rows:
+            if (actor, n) == dot:
+                if known != record:
+                    raise LocalProtocolError(f"two values for one dot of {item}")
+                return False
+        covered = self._cover(item, register, version.context, None, rows)
+        if covered.covers(dot):
             if register is Register.CONTENT:
                 self._remember(item, version)
             return True
@@ -334,7 +349,7 @@ class Registers:
         rows = list(
             self._database.execute(
                 "SELECT item, register, actor, n, staging, value FROM versions "
-                "WHERE record IS NULL AND actor <> ?",
+                "WHERE pending IS NOT NULL AND actor <> ?",
                 (self._author.actor,),
             )
         )
@@ -373,22 +388,35 @@ class Registers:
         )
         return EMPTY_CONTEXT if row is None else _context(row[0])
 
-    def _cover(self, item: ItemId, register: Register, context: Context, spare: Dot | None) -> None:
-        if not context.vector:
-            return
+    def _cover(
+        self,
+        item: ItemId,
+        register: Register,
+        context: Context,
+        spare: Dot | None,
+        rows: Sequence[Sequence[Any]] | None = None,
+    ) -> Context:
+        """Drop what a context covers; all that is covered from then on.
+
+        Args:
+            rows: actor, n and record of every live version, where the caller has just read them.
+        """
         covered = self._covered(item, register)
+        if not context.vector:
+            return covered
         joined = covered.join(context)
         if joined != covered:
             self._database.execute(
                 "INSERT OR REPLACE INTO covered VALUES (?,?,?)",
                 (item, int(register), codec.encode(joined.to_value())),
             )
-        rows = list(
-            self._database.execute(
-                "SELECT actor, n, record FROM versions WHERE item = ? AND register = ?",
-                (item, int(register)),
+        if rows is None:
+            rows = list(
+                self._database.execute(
+                    "SELECT actor, n, record FROM versions WHERE item = ? AND register = ?",
+                    (item, int(register)),
+                )
             )
-        )
         for actor, n, record in rows:
             dot = Dot(ActorId(actor), n)
             if dot == spare or not context.covers(dot):
@@ -406,6 +434,7 @@ class Registers:
             )
             if record is not None:
                 self._drop_record(record)
+        return joined
 
     def _remember(self, item: ItemId, version: Version[Content]) -> None:
         """Keep a content that was covered before it arrived."""
