@@ -290,17 +290,32 @@ class Tree:
         self._database.execute("UPDATE items SET inode = ? WHERE item = ?", (inode, item))
         return inode
 
-    def refresh(self, item: ItemId, now_ns: int) -> None:
-        """Bring the view up to date after registers of ``item`` changed."""
+    def refresh(self, item: ItemId, now_ns: int, *, is_placed_anew: bool = True) -> None:
+        """Bring the view up to date after registers of ``item`` changed.
+
+        Args:
+            is_placed_anew: whether its placement is among them. Other changes move nothing that
+                hangs where its placement says.
+        """
         self.revision += 1
-        view = self._view(item)
+        placements, attributes, contents = self._registers.all_versions(item)
+        view = view_item(placements, attributes, contents)
         if item == ROOT_ITEM:
             self._store_item(item, replace(view, content=_ROOT_CONTENT, conflicts=()), now_ns)
         elif view.content is None:
             self.remove(item)
-        else:
+        elif is_placed_anew or not self._hangs_as_placed(item, placements):
             is_other = self._store_item(item, view, now_ns)
             self._hang(item, view, self._names_shared(item) if is_other else ())
+        elif self._store_item(item, view, now_ns):
+            self.changes.entries |= self._entries.settle((), self._names_shared(item))
+
+    def _hangs_as_placed(self, item: ItemId, placements: Iterable[Version[Placement]]) -> bool:
+        """Whether an item is shown, and not only because something revives it."""
+        return (
+            any(placement.value.links for placement in placements)
+            and self._database.row("SELECT 1 FROM links WHERE item = ?", (item,)) is not None
+        )
 
     def add(self, item: ItemId, view: ItemView, now_ns: int) -> None:
         """As `refresh`, for an item that was just made here in a shown folder.
@@ -398,10 +413,7 @@ class Tree:
         return [slot for slot in slots if not self._entries.is_alone(*slot)]
 
     def _view(self, item: ItemId) -> ItemView:
-        registers = self._registers
-        return view_item(
-            registers.placements(item), registers.attributes(item), registers.contents(item)
-        )
+        return view_item(*self._registers.all_versions(item))
 
     def _store_item(
         self, item: ItemId, view: ItemView, now_ns: int, *, is_new: bool = False

@@ -29,7 +29,7 @@ from node.sync.trust import LogClient, Trust
 from protocol.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from protocol.http_api import Cursor, DeltaResponse, ErrorCode, EventsResponse
 from protocol.ids import ItemId, NamespaceId, RecordId
-from protocol.records import SignedRecord
+from protocol.records import Register, SignedRecord
 
 _PAGE_RECORDS = 500
 _STEP_S = 0.004  # the loop is given back after applying for so long
@@ -263,10 +263,10 @@ class Puller:
                         stale += self._apply(record, position)
                     else:
                         self._reject(wire, str(record))
-                    self._journal.set_cursor(cursor.journal_epoch, position)
                     index += 1
                     if trio.current_time() - started > _STEP_S:
                         break
+                self._journal.set_cursor(cursor.journal_epoch, parsed[index - 1][0])
             await self._drive.announce(stale)
             stale = []
             await trio.lowlevel.checkpoint()
@@ -336,8 +336,9 @@ class Puller:
             self._tree.note_entries_changed(change.folder, change.time_us)
             self._journal.note_published(change.folder, change.time_us)
         now_ns = self._now_ns()
+        placed = {write.item for write in writes if write.register is Register.PLACEMENT}
         for item in items:
-            self._tree.refresh(item, now_ns)
+            self._tree.refresh(item, now_ns, is_placed_anew=item in placed)
         self._journal.drop_if_dead(record.id)
         self.records_applied += 1
         return self._drive.take_remote_changes(self._tree.take_changes())

@@ -140,7 +140,7 @@ def _item_row(
     mtime_ns = 0 if kind is Kind.DIRECTORY else _TIME_US * 1000
     return (
         *(inode, item, int(kind), 0o644, None, None, size, mtime_ns, _TIME_US * 1000, 0, 0),
-        *(actor, 1, None, None, 0, 0, None),
+        *(actor, 1, None, None, 0, 0, None, None if kind is Kind.DIRECTORY else item + bytes(4)),
     )
 
 

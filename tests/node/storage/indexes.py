@@ -155,8 +155,9 @@ class Index:
             self.registers.apply_remote(write.item, write.register, write.version, record.id)
         for change in record.folders:
             self.tree.note_entries_changed(change.folder, change.time_us)
+        placed = {write.item for write in record.writes if write.register is Register.PLACEMENT}
         for item in dict.fromkeys(write.item for write in record.writes):
-            self.tree.refresh(item, self.now_ns)
+            self.tree.refresh(item, self.now_ns, is_placed_anew=item in placed)
 
     # Looking
 
