@@ -20,7 +20,7 @@ import trio
 from node.core.content_merge import Settlement
 from node.core.tree_view import Version
 from node.filesystem.conflict_folder import NAME as ATOLL_NAME
-from node.filesystem.conflict_folder import ConflictFolder
+from node.filesystem.conflict_folder import ConflictFolder, ConflictVersion
 from node.filesystem.edits import Edits
 from node.filesystem.listings import Listing, Listings
 from node.filesystem.open_files import OpenFile, OpenFiles
@@ -58,6 +58,7 @@ __all__ = [
     "Statistics",
 ]
 
+_BESIDE_COOKIES = 1 << 40  # cookies of conflict versions beside files follow all others
 _INVALIDATION_BUFFER = 4096  # a puller that outruns the kernel waits
 
 
@@ -129,6 +130,8 @@ class Drive:
             return self._conflicts.root()
         folder = self._folder(parent)
         row = self._tree.lookup(folder.item, name)
+        if row is None and (beside := self._conflicts.beside(folder.item, name)) is not None:
+            return beside[0]
         if row is None:
             raise drive_error(errno.ENAMETOOLONG if len(name) > MAX_NAME_BYTES else errno.ENOENT)
         return self._attributes(row)
@@ -168,6 +171,9 @@ class Drive:
                 if cookie > after_cookie:
                     yield FolderEntry(name, cookie, attributes)
             return
+        if after_cookie >= _BESIDE_COOKIES:
+            yield from self._entries_beside(listing.folder, after_cookie)
+            return
         if after_cookie == 0:  # the first read, or a rewind, which shows what changed meanwhile
             listing = self._listings.open(listing.folder)
             self._folders[handle] = (inode, listing)
@@ -177,6 +183,13 @@ class Drive:
             else:
                 # Written to meanwhile, maybe: the kernel would believe an old size.
                 yield replace(entry, attributes=self.attributes(entry.attributes.inode))
+        yield from self._entries_beside(listing.folder, 0)
+
+    def _entries_beside(self, folder: ItemId, after_cookie: int) -> Iterator[FolderEntry]:
+        besides = self._conflicts.list_beside(folder)
+        for cookie, (name, attributes) in enumerate(besides, _BESIDE_COOKIES):
+            if cookie > after_cookie:
+                yield FolderEntry(name, cookie, attributes)
 
     def release_folder(self, handle: int) -> None:
         """Give a folder's handle back."""
@@ -243,8 +256,16 @@ class Drive:
         return self._add_handle(file, writable=True), attributes
 
     def unlink(self, parent: int, name: bytes) -> None:
-        """Remove a name that is no folder's; EISDIR, ENOENT."""
+        """Remove a name that is no folder's; EISDIR, ENOENT.
+
+        Of a conflict version that is shown beside its file: drop that version.
+        """
         folder = self._changeable_folder(parent, name)
+        if self._tree.entry(folder.item, name) is None:
+            beside = self._conflicts.beside(folder.item, name)
+            if beside is not None:
+                self._drop_conflict(beside[1])
+                return
         entry, row = self._entry(folder, name)
         if row.kind is Kind.DIRECTORY:
             raise drive_error(errno.EISDIR)
@@ -254,6 +275,22 @@ class Drive:
         if is_last:
             self._hold_unlinked(row)
         self._hold_unlinked_twins(behind)
+
+    def _drop_conflict(self, conflict: ConflictVersion) -> None:
+        """What is shown stands for a conflict version from now on."""
+        row = conflict.row
+        siblings = self._registers.contents(row.item)
+        shown = next(version for version in siblings if version.dot == row.content)
+        covered = tuple(
+            version
+            for version in siblings
+            if version.value.has_same_bytes(shown.value)
+            or version.value.has_same_bytes(conflict.version.value)
+        )
+        content = replace(shown.value, origin=shown.value.origin or shown.dot)
+        stale, _ = self.settle(row.item, Settlement(covered, content))
+        for invalidation in stale:
+            self._tell(invalidation)
 
     def remove_folder(self, parent: int, name: bytes) -> None:
         """Remove an empty folder; ENOTDIR, ENOTEMPTY, ENOENT."""
@@ -532,7 +569,7 @@ class Drive:
         while True:
             await trio.sleep(1)
             untold, self._untold = self._untold, {}
-            await self.announce(list(untold))
+            await self.announce([*untold, *self._conflicts.take_stale()])
             with self._told():
                 self._files.publish_quiet()
 
@@ -629,19 +666,44 @@ class Drive:
             file.is_dirty for file in self._files.of_item(item)
         )
 
-    def settle(self, item: ItemId, settlement: Settlement) -> list[Invalidation]:
-        """Let one content stand for conflict versions; then `announce` what this returns.
+    def settle(
+        self, item: ItemId, settlement: Settlement
+    ) -> tuple[list[Invalidation], list[ItemId]]:
+        """Let one content stand for conflict versions.
 
         As a change that came from elsewhere: who has the file open keeps the version it opened.
+
+        Returns:
+            What to `announce`, and the files that were made beside.
 
         Raises:
             StorageError: the index can not be written; nothing has changed.
         """
         self.expect_remote_changes([item])
         self._tree.take_changes()
-        self._settlements.write(item, settlement)
+        row = self._tree.item(item)
+        shown = None if row is None else self._registers.content(item, row.content)
+        made = self._settlements.write(item, settlement)
         self._published.set()
-        return self.take_remote_changes(self._tree.take_changes())
+        changes = self._tree.take_changes()
+        if shown is not None and shown.value.has_same_bytes(settlement.content):
+            changes.contents.discard(item)  # what the kernel has of it stays true
+        stale = self.take_remote_changes(changes)
+        return [*stale, *self._conflicts.take_stale()], made
+
+    def publish_soon(self, item: ItemId) -> None:
+        """Do not let what waits of an item wait for the settle time."""
+        self._edits.make_urgent(item)
+        self._published.set()
+
+    async def sync_content(self, content: Content) -> None:
+        """A content that was settled on survives the loss of power when this returns.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        await self._files.sync_content(content)
+        await trio.to_thread.run_sync(self._sync_disk)
 
     def stage(self, item: ItemId, data: bytes, mtime_ns: int) -> Content:
         """The content of a file with these bytes, to be settled on at once.
@@ -699,7 +761,8 @@ class Drive:
         entry = self._tree.entry(folder.item, name)
         row = self._tree.item(entry.item) if entry is not None else None
         if entry is None or row is None:
-            raise drive_error(errno.ENOENT)
+            is_beside = self._conflicts.beside(folder.item, name) is not None
+            raise drive_error(errno.EPERM if is_beside else errno.ENOENT)
         return entry, row
 
     def _create(

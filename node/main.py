@@ -19,6 +19,7 @@ import trio
 
 from fusefs.mount import MountSettings, serve_mount
 from node.control.commands import Commands, Identity
+from node.control.conflict_commands import ConflictCommands
 from node.control.server import ControlServer
 from node.core.account_keys import DeviceKeyPair
 from node.core.backoff import Backoff, BackoffPolicy
@@ -34,7 +35,7 @@ from node.memory import reuse_large_buffers
 from node.net.access_tokens import DeviceCredentials
 from node.net.server_address import ServerAddress
 from node.net.server_client import ServerClient
-from node.settings import NodeSettings
+from node.settings import ConflictPlace, NodeSettings
 from node.storage.block_cache import BlockCache
 from node.storage.database import Database
 from node.storage.history import History
@@ -151,7 +152,9 @@ class _Node:
             time.time_ns,
             settings.quiet_publish_s,
         )
-        conflicts = ConflictFolder(tree, registers, owner)
+        conflicts = ConflictFolder(
+            tree, registers, owner, is_beside=settings.conflicts is ConflictPlace.BESIDE
+        )
         self._drive = Drive(
             database=self._database,
             registers=registers,
@@ -209,6 +212,16 @@ class _Node:
         )
         self._history = HistoryKeeper(History(self._database), settings.history_days, time.time_ns)
         self._stopping = trio.Event()
+        conflict_commands = ConflictCommands(
+            mountpoint=settings.mountpoint,
+            device=device.id,
+            tree=tree,
+            registers=registers,
+            conflicts=conflicts,
+            drive=self._drive,
+            merging=merging,
+            merger=self._merger,
+        )
         self._control = ControlServer(
             settings.home,
             Commands(
@@ -231,7 +244,8 @@ class _Node:
                 puller=self._puller,
                 client=self._client,
                 stop=self._stopping.set,
-            ).handlers(),
+            ).handlers()
+            | conflict_commands.handlers(),
         )
         self._recover(registers, tree)
 

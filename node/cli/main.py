@@ -41,6 +41,7 @@ app.command(epilog="Example: atoll wait ~/Atoll/report.odt --for server --timeou
     report_commands.wait
 )
 app.command(epilog="Example: atoll conflicts")(report_commands.conflicts)
+app.command(epilog="Example: atoll resolve ~/Atoll/notes.txt --keep mine")(report_commands.resolve)
 app.command(epilog="Example: atoll doctor --json")(doctor)
 
 

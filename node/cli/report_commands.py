@@ -1,4 +1,4 @@
-"""``atoll status``, ``wait`` and ``conflicts``: what a running node says about itself.
+"""``atoll status``, ``wait``, ``conflicts`` and ``resolve``: what a running node says and is told.
 
 Owns how the answers are shown. Refuses to know how they come about: the node fills them in, in the
 shape of the published interface, and a field that is missing is not shown.
@@ -24,6 +24,10 @@ _ANSWER_SLACK_S = 15.0
 
 _ROUND_S = 300.0
 """A wait without an end is asked for in rounds, so that a node that hangs is noticed."""
+
+
+_RESOLVE_S = 120.0
+"""Versions to be merged may have to come from the server first."""
 
 
 class Durability(StrEnum):
@@ -98,6 +102,38 @@ def conflicts(as_json: JsonOption = False, home: HomeOption = None) -> None:
         print_text("No conflicts.")
     else:
         print_lines(_conflict_lines(found))
+        print_text("Settle one with: atoll resolve PATH --keep mine|theirs|both|merge|VERSION")
+
+
+def resolve(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A file with conflict versions.")],
+    keep: Annotated[
+        str,
+        typer.Option(
+            "--keep",
+            metavar="mine|theirs|both|merge|VERSION",
+            help="mine: this device's version; theirs: the other device's; both: the other versions "
+            "become files beside it; merge: both texts in one file, between marks where they "
+            "overlap; VERSION: one that `atoll conflicts` lists.",
+        ),
+    ],
+    as_json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Settle a conflict.
+
+    Returns when the result is safe on this disk; it then travels to the other devices. The versions
+    that are not kept stay in the file's history for a while.
+    """
+    # Not resolved, because the node knows its own links.
+    arguments = {"path": os.fsencode(path.absolute()), "keep": keep}
+    answer = _ask(home_of(home), "resolve", arguments, _RESOLVE_S)
+    if as_json:
+        print_json(answer)
+        return
+    kept = _text(answer.get("kept"))
+    print_text("Merged." if kept == "merge" else f"Kept {kept}.")
+    print_lines(f"Beside it: {_text(beside)}" for beside in answer.get("beside", []))
 
 
 def _ask(

@@ -1,4 +1,4 @@
-"""What the control socket's commands do: status, wait, conflicts, unmount.
+"""What the control socket's commands do: status, wait, unmount.
 
 Only reads the node's state and sets its end; shapes are those of the published interface. Made by
 `node.main`.
@@ -15,6 +15,7 @@ from typing import Any
 import trio
 
 from node.control.messages import ControlError
+from node.control.paths import item_at
 from node.control.server import Handler
 from node.filesystem.conflict_folder import ConflictFolder
 from node.filesystem.open_files import OpenFiles
@@ -27,7 +28,7 @@ from node.sync.block_fetcher import BlockFetcher
 from node.sync.block_uploader import BlockUploader
 from node.sync.publisher import Publisher
 from node.sync.puller import Connection, Puller
-from protocol.ids import ROOT_ITEM, ItemId
+from protocol.ids import ItemId
 from protocol.values import Kind
 
 _LOOK_S = 0.02  # how often a wait looks whether it is over
@@ -81,12 +82,11 @@ class Commands:
         self._client = client
         self._stop = stop
 
-    def handlers(self) -> Mapping[str, Handler]:
+    def handlers(self) -> dict[str, Handler]:
         """By the command's name."""
         return {
             "status": self.status,
             "wait": self.wait,
-            "conflicts": self.list_conflicts,
             "unmount": self.unmount,
         }
 
@@ -161,7 +161,11 @@ class Commands:
         timeout_s = float(arguments.get("timeout_s") or 0)
         if target not in ("local", "peer", "server", "synced"):
             raise ControlError("bad_request", "'for' is local, peer, server or synced")
-        items = None if path is None else self._items_below(self._item_at(path))
+        items = (
+            None
+            if path is None
+            else self._items_below(item_at(self._tree, self._identity.mountpoint, path))
+        )
         is_done = False
         with trio.move_on_after(timeout_s):
             while True:
@@ -194,45 +198,12 @@ class Commands:
             self._standing.durability(item) == "server" for item in items
         )
 
-    def _item_at(self, path: bytes) -> ItemRow:
-        root = os.fsencode(self._identity.mountpoint)
-        if path != root and not path.startswith(root + b"/"):
-            raise ControlError(
-                "bad_request", f"{os.fsdecode(path)} is not in the drive at {os.fsdecode(root)}"
-            )
-        row = self._tree.item(ROOT_ITEM)
-        for name in path[len(root) :].split(b"/"):
-            if name and row is not None:
-                row = self._tree.lookup(row.item, name)
-        if row is None:
-            raise ControlError("not_found", f"there is no {os.fsdecode(path)}")
-        return row
-
     def _items_below(self, row: ItemRow) -> list[ItemId]:
         found = [row.item]
         if row.kind is Kind.DIRECTORY:
             for _, child in iterate_folder(self._tree, row.item):
                 found += self._items_below(child)
         return found
-
-    async def list_conflicts(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Every conflict version of a file that is shown."""
-        await trio.lowlevel.checkpoint()
-        root = os.fsencode(self._identity.mountpoint)
-        return [
-            {
-                "path": os.fsdecode(root + b"/" + conflict.path),
-                "item": str(conflict.row.item),
-                "version": os.fsdecode(conflict.name),
-                "device": conflict.device_name,
-                "time": conflict.version.time_us / 1e6,
-                "size": conflict.version.value.size,
-                "readable_at": os.fsdecode(
-                    b"/".join((root, b".atoll/conflicts", conflict.path, conflict.name))
-                ),
-            }
-            for conflict in self._conflicts.versions()
-        ]
 
     async def unmount(self, _arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Begin the orderly end of the node."""

@@ -2,24 +2,28 @@
 
 ``.atoll/conflicts/<path>/<device>-<time>`` holds each version that lost, under the path of the file
 that it belongs to. Nothing is stored for it: it is made from the index when it is looked at. The
-root does not list it, so no program that scans the drive meets it. Called by the drive.
+root does not list it, so no program that scans the drive meets it. Who sets it so sees the same
+versions beside the file as well. Called by the drive.
 """
 
 from __future__ import annotations
 
 import datetime
 import errno
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from node.core.tree_view import Version, choose_content
-from node.filesystem.values import Attributes, Owner, drive_error
+from node.core.tree_view import Version, choose_content, contested_name
+from node.filesystem.values import Attributes, Owner, StaleEntry, drive_error
 from node.storage.registers import Registers
 from node.storage.tree import ItemRow, Tree
+from protocol.ids import ItemId
 from protocol.values import Content, Kind
 
 NAME = b".atoll"
 _FIRST_INODE = 1 << 62  # real inode numbers count up from 1 and never get here
 _CONFLICTS = b"conflicts"
+_BESIDE = b""  # begins the path of a version that is shown in another folder; no name is empty
 
 Path = tuple[bytes, ...]
 
@@ -46,11 +50,18 @@ class ConflictFolder:
     Concurrency: owned by the node's loop; no method awaits.
     """
 
-    def __init__(self, tree: Tree, registers: Registers, owner: Owner) -> None:
+    def __init__(
+        self, tree: Tree, registers: Registers, owner: Owner, *, is_beside: bool = False
+    ) -> None:
+        """``is_beside``: whether conflict versions are shown beside their files as well."""
         self._tree = tree
         self._registers = registers
         self._owner = owner
+        self._is_beside = is_beside
         self._cached: dict[Path, ConflictVersion | None] = {}
+        self._beside: dict[Path, ConflictVersion] = {}
+        self._told: set[Path] = set()
+        self._told_revision = -1
         self._cached_revision = -1
         self._inodes: dict[Path, int] = {}
         self._paths: dict[int, Path] = {}
@@ -67,14 +78,25 @@ class ConflictFolder:
             path = self._tree.path(row.item)
             if path is None:
                 continue
-            _, others = choose_content(self._registers.contents(row.item))
-            taken: set[bytes] = set()
-            for version in others:
-                device = self._tree.device_name(version.device)
-                name = _name(device, version, taken)
-                taken.add(name)
-                found.append(ConflictVersion(row, path, name, device, version))
+            found += self._named(row, path)[1:]
         return sorted(found, key=lambda conflict: (conflict.path, conflict.name))
+
+    def versions_of(self, row: ItemRow) -> tuple[ConflictVersion, ...]:
+        """The different versions of a shown file, the one that is shown first."""
+        path = self._tree.path(row.item)
+        return () if path is None else tuple(self._named(row, path))
+
+    def _named(self, row: ItemRow, path: bytes) -> list[ConflictVersion]:
+        """Names are given to the conflict versions first, so that the shown one changes none."""
+        shown, others = choose_content(self._registers.contents(row.item))
+        taken: set[bytes] = set()
+        named = []
+        for version in (*others, *([shown] if shown is not None else [])):
+            device = self._tree.device_name(version.device)
+            name = _name(device, version, taken)
+            taken.add(name)
+            named.append(ConflictVersion(row, path, name, device, version))
+        return named[-1:] + named[:-1]
 
     def root(self) -> Attributes:
         """The attributes of ``.atoll`` itself."""
@@ -102,10 +124,48 @@ class ConflictFolder:
         names = sorted({known[len(path)] for known in self._known() if _is_below(known, path)})
         return [(name, self._attributes((*path, name))) for name in names]
 
+    def beside(self, folder: ItemId, name: bytes) -> tuple[Attributes, ConflictVersion] | None:
+        """The conflict version that a folder shows under a name, if it shows any there."""
+        if not self._is_beside:
+            return None
+        self._known()
+        path = (_BESIDE, folder, name)
+        conflict = self._beside.get(path)
+        return None if conflict is None else (self._file(path, conflict), conflict)
+
+    def list_beside(self, folder: ItemId) -> list[tuple[bytes, Attributes]]:
+        """The conflict versions that a folder shows, by name."""
+        if not self._is_beside:
+            return []
+        self._known()
+        return [
+            (path[2], self._file(path, conflict))
+            for path, conflict in sorted(self._beside.items(), key=lambda each: each[0])
+            if path[1] == folder
+        ]
+
+    def take_stale(self) -> list[StaleEntry]:
+        """Names that came or went since the last call, for what the kernel remembers of them."""
+        if self._told_revision == self._tree.revision or not (self._inodes or self._is_beside):
+            return []
+        known = {*self._known(), *self._beside}
+        changed, self._told = known ^ self._told, known
+        self._told_revision = self._tree.revision
+        stale = []
+        for path in changed:
+            parent = self._inodes.get(path[:-1])
+            if path[0] == _BESIDE:
+                folder = self._tree.item(ItemId(path[1]))
+                parent = None if folder is None else folder.inode
+            if parent is not None:
+                stale.append(StaleEntry(parent, path[-1]))
+        return stale
+
     def open(self, inode: int) -> ConflictVersion:
         """The version that a file of this folder shows."""
         path = self._paths.get(inode)
-        version = self._known().get(path) if path is not None else None
+        known = self._known()
+        version = (known.get(path) or self._beside.get(path)) if path is not None else None
         if version is None:
             raise drive_error(errno.ENOENT)
         return version
@@ -114,7 +174,9 @@ class ConflictFolder:
         """Every path of this folder, with None for folders; made anew when the tree has changed."""
         if self._cached_revision != self._tree.revision:
             known: dict[Path, ConflictVersion | None] = {(_CONFLICTS,): None}
-            for conflict in self.versions():
+            versions = self.versions()
+            self._beside = self._placed_beside(versions) if self._is_beside else {}
+            for conflict in versions:
                 parts = conflict.path.split(b"/")
                 for depth in range(1, len(parts) + 1):
                     known.setdefault((_CONFLICTS, *parts[:depth]), None)
@@ -122,13 +184,30 @@ class ConflictFolder:
             self._cached, self._cached_revision = known, self._tree.revision
         return self._cached
 
+    def _placed_beside(self, versions: Iterable[ConflictVersion]) -> dict[Path, ConflictVersion]:
+        placed: dict[Path, ConflictVersion] = {}
+        for conflict in versions:
+            for entry in self._tree.entries_of(conflict.row.item):
+
+                def is_free(name: bytes, folder: ItemId = entry.parent) -> bool:
+                    is_taken = (_BESIDE, folder, name) in placed
+                    return not is_taken and self._tree.entry(folder, name) is None
+
+                time_us = conflict.version.time_us
+                name = contested_name(entry.shown, conflict.device_name, time_us, is_free)
+                placed[_BESIDE, entry.parent, name] = conflict
+        return placed
+
     def _attributes(self, path: Path) -> Attributes:
         known = self._known()
-        conflict = known.get(path)
+        conflict = known.get(path) or self._beside.get(path)
         if conflict is None:
             if path and path not in known:
                 raise drive_error(errno.ENOENT)
             return self._folder(path)
+        return self._file(path, conflict)
+
+    def _file(self, path: Path, conflict: ConflictVersion) -> Attributes:
         content = conflict.version.value
         return Attributes(
             inode=self._inode(path),

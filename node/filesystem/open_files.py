@@ -321,6 +321,20 @@ class OpenFiles:
                 raise
             # Sealed meanwhile: the bytes are in blocks now.
 
+    async def sync_content(self, content: Content) -> None:
+        """As `sync`, for a content that no open file is on."""
+        if not isinstance(content, StagedContent):
+            return
+        staging = self._staged_files.get(content.staging)
+        if staging is None:
+            return  # sealed meanwhile: the bytes are in blocks now
+        self._synced.add(content.staging)
+        try:
+            await trio.to_thread.run_sync(staging.sync)
+        except StorageError:
+            if content.staging in self._staged_files:
+                raise
+
     def close(self, file: OpenFile) -> None:
         """Give back a handle; with the last one, what only the open file needed is dropped."""
         file.handles -= 1

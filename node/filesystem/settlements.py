@@ -43,8 +43,11 @@ class Settlements:
         self._now_ns = now_ns
         self._token_bytes = token_bytes
 
-    def write(self, item: ItemId, settlement: Settlement) -> None:
+    def write(self, item: ItemId, settlement: Settlement) -> list[ItemId]:
         """Let one content stand for several siblings.
+
+        Returns:
+            The files that were made beside.
 
         Raises:
             StorageError: the index can not be written; nothing has changed.
@@ -66,15 +69,18 @@ class Settlements:
                 covered,
                 automatic=settlement.is_automatic,
             )
-            for version in settlement.beside:
+            made = [
                 self._place_beside(item, entries[0], version, time_us, group)
+                for version in settlement.beside
+            ]
             if not settlement.is_automatic:
                 self._journal.make_urgent([group])
             self._tree.refresh_values(item, self._now_ns())
+        return made
 
     def _place_beside(
         self, item: ItemId, entry: EntryRow, version: Version[Content], time_us: int, group: int
-    ) -> None:
+    ) -> ItemId:
         """Make a file of its own out of a version, with the attributes of the one that it is of."""
         name = contested_name(
             entry.shown,
@@ -96,3 +102,4 @@ class Settlements:
         self._journal.note_folder(group, entry.parent, time_us, before_us)
         self._tree.note_entries_changed(entry.parent, time_us)
         self._tree.refresh(new_item, self._now_ns())
+        return new_item

@@ -49,8 +49,8 @@ class ConflictedFiles(Protocol):
     def stage(self, item: ItemId, data: bytes, mtime_ns: int) -> Content:
         """The content of a file with these bytes."""
 
-    def settle(self, item: ItemId, settlement: Settlement) -> list[Any]:
-        """Let one content stand for conflict versions."""
+    def settle(self, item: ItemId, settlement: Settlement) -> tuple[list[Any], list[ItemId]]:
+        """Let one content stand for conflict versions; what to announce, and files made beside."""
 
     async def announce(self, stale: list[Any]) -> None:
         """Tell the kernel."""
@@ -162,7 +162,7 @@ class Merger:
         if joined.side is None:
             self._give_up(item, state, joined.reason)
             return True
-        stale = self._drive.settle(item, self._settlement(item, joined.side))
+        stale, _ = self._drive.settle(item, self._settlement(item, joined.side))
         self.merged += 1
         await self._drive.announce(stale)
         return True

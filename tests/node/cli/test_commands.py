@@ -20,6 +20,7 @@ COMMANDS = {
     "conflicts": [],
     "doctor": [],
     "login": [],
+    "resolve": [],
     "run": [],
     "server": ["invite", "run"],
     "status": [],
@@ -211,6 +212,41 @@ def test_no_conflicts_is_said_to_people_and_an_empty_list_to_scripts(atoll):
     with node_on(atoll.home, conflicts=lambda _: []):
         assert atoll("conflicts").out == "No conflicts.\n"
         assert json.loads(atoll("conflicts", "--json").out) == []
+
+
+def test_resolve_hands_over_the_path_and_the_choice_and_says_what_became(
+    atoll, tmp_path, monkeypatch
+):
+    asked = []
+
+    def resolve(arguments):
+        asked.append(dict(arguments))
+        if arguments["keep"] == "both":
+            return {"path": "/m/a", "kept": "v1", "beside": ["/m/a (from desktop 2026-01-01)"]}
+        return {"path": "/m/a", "kept": arguments["keep"], "beside": []}
+
+    monkeypatch.chdir(tmp_path)
+    with node_on(atoll.home, resolve=resolve):
+        both = atoll("resolve", "a", "--keep", "both")
+        merged = atoll("resolve", "/m/a", "--keep", "merge")
+        as_json = atoll("resolve", "/m/a", "--keep", "v2", "--json")
+    assert [outcome.code for outcome in (both, merged, as_json)] == [0, 0, 0]
+    assert asked[0] == {"path": os.fsencode(tmp_path / "a"), "keep": "both"}
+    assert both.out == "Kept v1.\nBeside it: /m/a (from desktop 2026-01-01)\n"
+    assert merged.out == "Merged.\n"
+    assert json.loads(as_json.out)["kept"] == "v2"
+
+
+def test_a_choice_that_is_not_one_is_the_sentence_of_the_node(atoll):
+    def resolve(_):
+        raise ControlError("ambiguous", "/m/a has 2 versions by this device; keep v1 (shown) or v2")
+
+    with node_on(atoll.home, resolve=resolve):
+        outcome = atoll("resolve", "/m/a", "--keep", "mine")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert is_one_sentence(outcome.err)
+    assert "keep v1 (shown) or v2" in outcome.err
+    assert atoll("resolve", "/m/a").code == 2, "what to keep must be said"
 
 
 def test_unmount_fails_when_the_node_does_not_end(atoll, monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 
 from node.errors import DriveError
 from node.filesystem.conflict_folder import ConflictFolder
-from node.filesystem.values import Owner
+from node.filesystem.values import Owner, StaleEntry
 from protocol.ids import RecordId
 from protocol.records import Register
 from protocol.values import Content, Kind
@@ -124,3 +124,56 @@ def test_versions_of_one_device_and_moment_have_names_of_their_own(one, folder):
     names = [conflict.name for conflict in folder.versions()]
     assert len(names) == len(set(names)) == 3
     assert all(name.startswith(b"device 2-1970-01-01T00.00.00.000005") for name in names)
+
+
+@pytest.fixture
+def beside(one):
+    return ConflictFolder(one.tree, one.registers, Owner(1000, 100), is_beside=True)
+
+
+BESIDE_NAME = b"a (from device 0 2025-10-09)"
+
+
+def test_beside_its_file_a_version_is_a_read_only_file(one, beside, conflict):
+    folder = one.row_at("d").item
+    ((name, attributes),) = beside.list_beside(folder)
+    assert name == BESIDE_NAME
+    assert (attributes.kind, attributes.mode, attributes.size) == (Kind.FILE, 0o400, 4)
+    found = beside.beside(folder, name)
+    assert found is not None
+    assert found[0] == attributes == beside.attributes(attributes.inode)
+    assert beside.open(attributes.inode).version.value.inline == b"lost"
+    assert beside.beside(folder, b"a") is None
+    assert beside.list_beside(one.row_at("").item) == []
+
+
+def test_nothing_is_beside_unless_it_is_asked_for(one, folder, conflict):
+    parent = one.row_at("d").item
+    assert folder.list_beside(parent) == []
+    assert folder.beside(parent, BESIDE_NAME) is None
+
+
+def test_beside_takes_no_name_that_is_taken(one, beside, conflict):
+    one.make_file(f"d/{BESIDE_NAME.decode()}", "another")
+    ((name, _),) = beside.list_beside(one.row_at("d").item)
+    assert name == b"a (from device 0 2025-10-09 2)"
+
+
+def test_beside_does_not_change_what_the_folder_of_conflicts_lists(folder, beside, conflict):
+    assert [path for path, _ in walk(beside, beside.root().inode)] == [
+        path for path, _ in walk(folder, folder.root().inode)
+    ]
+
+
+def test_the_kernel_is_told_of_what_came_and_went(one, folder, beside, conflict):
+    assert folder.take_stale() == [], "nobody has looked"
+    list(walk(folder, folder.root().inode))
+    folder.take_stale()
+    beside.take_stale()
+    row = one.row_at("d/a")
+    content = Content(Kind.FILE, 7, inline=b"settled")
+    one.edits.write_content(row.item, content, None, is_urgent=False)
+    conflicts = folder.lookup(folder.root().inode, b"conflicts").inode
+    assert StaleEntry(conflicts, b"d") in folder.take_stale()
+    assert StaleEntry(one.row_at("d").inode, BESIDE_NAME) in beside.take_stale()
+    assert folder.take_stale() == beside.take_stale() == []

@@ -65,11 +65,11 @@ class Files:
     def stage(self, item: ItemId, data: bytes, mtime_ns: int) -> Content:
         return Content(Kind.FILE, len(data), mtime_ns, inline=data)
 
-    def settle(self, item: ItemId, settlement: Settlement) -> list[Any]:
+    def settle(self, item: ItemId, settlement: Settlement) -> tuple[list[Any], list[ItemId]]:
         self.settled.append(settlement)
-        self.settlements.write(item, settlement)
+        made = self.settlements.write(item, settlement)
         self.unsettled.set()
-        return []
+        return [], made
 
     async def announce(self, stale: list[Any]) -> None:
         self.announced += 1
