@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from node.core.tree_view import Version, merge_placements, view_item
+from node.filesystem.content_writes import ContentWrites
 from node.filesystem.values import checked_name, drive_error
 from node.storage.database import Database
 from node.storage.journal import Journal
@@ -44,6 +45,7 @@ class Edits:
         self._tree = tree
         self._journal = journal
         self._now_ns = now_ns
+        self._contents = ContentWrites(registers, tree, journal, now_ns)
 
     def create(
         self, parent: ItemRow, name: bytes, content: Content, attributes: ItemAttributes
@@ -123,8 +125,8 @@ class Edits:
             time_us = self._time_us(*map(self._registers.placements, touched))
             group = self._open_group(time_us, [*touched, *self._haunted(parent.item)])
             self._keep_names(contested, time_us, group)
-            is_last = self._remove_links(entries, time_us, group)
             self._keep_folder(parent.item, time_us, group)
+            is_last = self._remove_links(entries, time_us, group)
             self._entries_changed(parent.item, time_us, group)
             self._settle_empty_group(group)
         return is_last
@@ -144,8 +146,8 @@ class Edits:
             time_us = self._time_us(*map(self._registers.placements, touched))
             group = self._open_group(time_us, [*touched, *self._haunted(parent.item)])
             self._keep_names(contested, time_us, group)
-            self._remove_links(folders, time_us, group)
             self._keep_folder(parent.item, time_us, group)
+            self._remove_links(folders, time_us, group)
             self._entries_changed(parent.item, time_us, group)
             self._settle_empty_group(group)
 
@@ -171,8 +173,10 @@ class Edits:
         is_last = False
         with self._database.transaction():
             time_us = self._time_us(*map(self._registers.placements, touched))
-            group = self._open_group(time_us, [*touched, *self._haunted(into)])
+            haunted = [*self._haunted(source_parent.item), *self._haunted(into)]
+            group = self._open_group(time_us, [*touched, *haunted])
             self._keep_names(contested, time_us, group)
+            self._keep_folder(source_parent.item, time_us, group)
             if target is not None:
                 is_last = self._remove_links(replaced, time_us, group)
                 self._journal.make_urgent([group])
@@ -207,7 +211,7 @@ class Edits:
     ) -> None:
         """Write an item's attributes: ``change`` gets the present ones and the write's time."""
         with self._database.transaction():
-            together = [item, *self._twins(item)]
+            together = self._contents.together(item)
             for each in together:
                 self._set_own_attributes(each, change, together)
 
@@ -239,43 +243,15 @@ class Edits:
         Returns:
             The version that was written: the base of what is written next.
         """
-        twins = self._twins(item)
-        bases = {each: self._same_versions(each, base) for each in (item, *twins)}
-        if base is not None:
-            bases[item] = [base, *(bases[item] or ())]
         with self._database.transaction():
-            time_us = self._time_us(*(versions or () for versions in bases.values()))
-            group = self._open_group(time_us, bases)
-            write = self._registers.write_local
-            dot = write(item, Register.CONTENT, content, time_us, group, bases[item])
-            for twin in twins:
-                own = self._as_of(twin, content)
-                write(twin, Register.CONTENT, own, time_us, group, bases[twin])
+            rivals = self._rivals(item)
+            written = self._contents.write(item, content, None if base is None else [base])
+            self._keep_lost_names(item, rivals)
             if is_urgent:
-                self._journal.make_urgent([group])
-            for each in bases:
-                self._tree.refresh_values(each, self._now_ns())
-        version = self._registers.content(item, dot)
+                self._journal.make_urgent(self._registers.groups_of([item]))
+        version = self._registers.content(item, written.dot)
         assert version is not None
         return version
-
-    def _same_versions(
-        self, item: ItemId, base: Version[Content] | None
-    ) -> list[Version[Content]] | None:
-        """Versions of an item with the bytes of ``base``: who had seen one has seen all."""
-        if base is None:
-            return None
-        present = self._registers.contents(item)
-        return [version for version in present if version.value.has_same_bytes(base.value)]
-
-    def _as_of(self, twin: ItemId, content: Content) -> Content:
-        """The content as a twin's: bytes that are kept came to it with a write of its own."""
-        if content.origin is None:
-            return content
-        for version in self._registers.contents(twin):
-            if version.value.has_same_bytes(content):
-                return replace(content, origin=version.value.origin or version.dot)
-        return replace(content, origin=None)
 
     def make_urgent(self, item: ItemId) -> None:
         """Publish what waits for this item at once."""
@@ -343,13 +319,22 @@ class Edits:
         """The entry and what it stands for as well: whatever is done to it is done to all."""
         return [entry, *self._tree.entries_behind(entry)]
 
-    def _twins(self, item: ItemId) -> list[ItemId]:
-        """Other items whose content and attributes change with this one's.
+    def _rivals(self, item: ItemId) -> list[EntryRow]:
+        """Entries under other names than they want, of names that an item wants as well."""
+        return [
+            entry
+            for parent, name in self._tree.names_shared(item)
+            for rival in self._tree.renamed_entries(self._tree.standing_for(parent), name)
+            for entry in self._as_one(rival)
+        ]
 
-        Among them are those whose bytes still wait in the same staging file, wherever they hang.
-        """
-        others = [*self._tree.twins(item), *self._registers.sharing_staging(item)]
-        return [other for other in dict.fromkeys(others) if other != item]
+    def _keep_lost_names(self, written: ItemId, rivals: Iterable[EntryRow]) -> None:
+        """No entry goes because a write here made its bytes those of another: it is a copy now."""
+        lost = [rival for rival in rivals if self._tree.entry(rival.parent, rival.shown) is None]
+        if lost:
+            items = [rival.item for rival in lost]
+            time_us = self._time_us(*map(self._registers.placements, items))
+            self._keep_names(lost, time_us, self._open_group(time_us, [written, *items]))
 
     def _keep_names(self, contested: Iterable[EntryRow], time_us: int, group: int) -> None:
         """What is shown under a name that it did not want wants it from now on.

@@ -11,11 +11,11 @@ from dataclasses import replace
 
 from node.core.content_merge import Settlement
 from node.core.tree_view import Version, contested_name
+from node.filesystem.content_writes import ContentWrites
 from node.storage.database import Database
 from node.storage.journal import Journal
 from node.storage.registers import Registers
 from node.storage.tree import EntryRow, Tree
-from protocol.hybrid_clock import tick
 from protocol.ids import ItemId, LinkId
 from protocol.records import Register
 from protocol.values import Content, Link, Placement
@@ -42,6 +42,7 @@ class Settlements:
         self._journal = journal
         self._now_ns = now_ns
         self._token_bytes = token_bytes
+        self._contents = ContentWrites(registers, tree, journal, now_ns)
 
     def write(self, item: ItemId, settlement: Settlement) -> list[ItemId]:
         """Let one content stand for several siblings.
@@ -55,27 +56,19 @@ class Settlements:
         covered = settlement.covered
         entries = self._tree.entries_of(item) if settlement.beside else []
         with self._database.transaction():
-            time_us = tick(
-                self._now_ns() // 1000,
-                (version.time_us for version in (*covered, *settlement.beside)),
-            )
-            group = self._journal.open_group(time_us, self._registers.groups_of([item]))
-            self._registers.write_local(
+            written = self._contents.write(
                 item,
-                Register.CONTENT,
                 settlement.content,
-                time_us,
-                group,
                 covered,
+                later_than=settlement.beside,
                 automatic=settlement.is_automatic,
             )
             made = [
-                self._place_beside(item, entries[0], version, time_us, group)
+                self._place_beside(item, entries[0], version, written.time_us, written.group)
                 for version in settlement.beside
             ]
             if not settlement.is_automatic:
-                self._journal.make_urgent([group])
-            self._tree.refresh_values(item, self._now_ns())
+                self._journal.make_urgent([written.group])
         return made
 
     def _place_beside(

@@ -206,11 +206,17 @@ class Tree:
             if (item, link) != (entry.item, entry.link)
         ]
 
+    def names_shared(self, item: ItemId) -> list[Slot]:
+        """The names of an item that others want as well."""
+        rows = self._database.execute("SELECT parent, name FROM links WHERE item = ?", (item,))
+        slots = [(ItemId(parent), name) for parent, name in rows]
+        return [slot for slot in slots if not self._entries.is_alone(*slot)]
+
     def twins(self, item: ItemId) -> list[ItemId]:
         """The item and all that stand with it, or with one of those, under one shown name."""
         found = [item]
         for twin in found:
-            for parent, name in self._names_shared(twin):
+            for parent, name in self.names_shared(twin):
                 others = self._entries.of_one_name(parent, name, twin)
                 found += dict.fromkeys(other for other, _ in others if other not in found)
         return found
@@ -306,9 +312,9 @@ class Tree:
             self.remove(item)
         elif is_placed_anew or not self._hangs_as_placed(item, placements):
             is_other = self._store_item(item, view, now_ns)
-            self._hang(item, view, self._names_shared(item) if is_other else ())
+            self._hang(item, view, self.names_shared(item) if is_other else ())
         elif self._store_item(item, view, now_ns):
-            self.changes.entries |= self._entries.settle((), self._names_shared(item))
+            self.changes.entries |= self._entries.settle((), self.names_shared(item))
 
     def _hangs_as_placed(self, item: ItemId, placements: Iterable[Version[Placement]]) -> bool:
         """Whether an item is shown, and not only because something revives it."""
@@ -346,7 +352,7 @@ class Tree:
         registers = self._registers
         view = view_item((), registers.attributes(item), registers.contents(item))
         if self._store_item(item, view, now_ns):
-            self.changes.entries |= self._entries.settle((), self._names_shared(item))
+            self.changes.entries |= self._entries.settle((), self.names_shared(item))
 
     def retime(
         self, item: ItemId, placement: Version[Placement] | None, time_us: int, now_ns: int
@@ -403,14 +409,8 @@ class Tree:
                     "UPDATE items SET twin = ? WHERE item = ?", (twin_identity(view), item)
                 )
             for (item,) in items:
-                self._entries.settle((), self._names_shared(ItemId(item)))
+                self._entries.settle((), self.names_shared(ItemId(item)))
             self._database.execute("DELETE FROM meta WHERE key = 'twins_unknown'")
-
-    def _names_shared(self, item: ItemId) -> list[Slot]:
-        """The names of an item that others want as well."""
-        rows = self._database.execute("SELECT parent, name FROM links WHERE item = ?", (item,))
-        slots = [(ItemId(parent), name) for parent, name in rows]
-        return [slot for slot in slots if not self._entries.is_alone(*slot)]
 
     def _view(self, item: ItemId) -> ItemView:
         return view_item(*self._registers.all_versions(item))

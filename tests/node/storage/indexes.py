@@ -327,6 +327,12 @@ class World:
     def missing(self, index: Index) -> list[SentRecord]:
         return [record for record in self.records if record.id not in index.known]
 
+    def tell(self, index: Index) -> None:
+        """One device hears of everything."""
+        self.seal()
+        for record in self.missing(index):
+            index.receive(record)
+
     def sync(self) -> None:
         """Everything reaches everybody, in the order of its making; clocks meet."""
         self.seal()

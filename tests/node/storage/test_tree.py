@@ -6,7 +6,9 @@ everything reach both, checks that they show the same, and gives the paths.
 
 import pytest
 
+from node.core.content_merge import Settlement
 from node.errors import StorageError
+from node.filesystem.settlements import Settlements
 from node.storage.tree import Tree, iterate_folder
 from protocol.ids import ROOT_ITEM, ActorId, DeviceId, ItemId, RecordId
 from protocol.limits import MAX_TIME_US
@@ -40,6 +42,22 @@ def conflict_texts(index, path):
         for version in index.registers.contents(row.item)
         if version.dot != row.content
     }
+
+
+def merge_on_its_own(index, path, text):
+    """As the merger does."""
+    row = index.row_at(path)
+    content = Content(Kind.FILE, len(text), inline=text.encode())
+    siblings = tuple(index.registers.contents(row.item))
+    settlements = Settlements(
+        index.database,
+        index.registers,
+        index.tree,
+        index.journal,
+        lambda: index.now_ns,
+        lambda size: bytes(size),
+    )
+    settlements.write(row.item, Settlement(siblings, content, is_automatic=True))
 
 
 @pytest.fixture
@@ -161,6 +179,53 @@ class TestDeletions:
         one.unlink("a")
         two.unlink("a")
         assert settled(world) == set()
+
+    def test_a_folder_that_was_brought_back_stays_when_it_is_emptied(self, world, one, two):
+        one.make_folder("d")
+        one.make_file("d/old")
+        world.sync()
+        one.remove_all("d")
+        two.make_file("d/new")
+        assert settled(world) == {"d/", "d/new"}
+        two.unlink("d/new")
+        assert two.paths() == {"d/"}
+        assert settled(world) == {"d/"}
+        one.make_file("d/again")
+        one.remove_all("d")
+        assert settled(world) == set()
+
+    def test_a_folder_that_was_brought_back_stays_when_all_is_moved_out(self, world, one, two):
+        one.make_folder("d")
+        one.make_folder("d/e")
+        world.sync()
+        one.remove_all("d")
+        two.make_file("d/e/new")
+        settled(world)
+        two.move("d/e/new", "new")
+        assert settled(world) == {"d/", "d/e/", "new"}
+        two.remove_folder("d/e")
+        assert settled(world) == {"d/", "new"}
+
+    def test_deletion_outdoes_an_automatic_merge_of_what_it_had_seen(self, world, one, two):
+        one.make_file("a", "old")
+        world.sync()
+        one.write("a", "of one")
+        two.write("a", "of two")
+        world.sync()
+        merge_on_its_own(two, "a", "both")
+        one.unlink("a")
+        assert settled(world) == set()
+
+    def test_an_automatic_merge_of_what_the_deleter_had_not_seen_lives(self, world, one, two):
+        one.make_file("a", "old")
+        world.sync()
+        one.write("a", "of one")
+        two.write("a", "of two")
+        world.tell(two)
+        merge_on_its_own(two, "a", "both")
+        one.unlink("a")
+        assert settled(world) == {"a"}
+        assert text_at(one, "a") == "both"
 
 
 class TestRenames:
@@ -430,6 +495,22 @@ class TestTwins:
         assert one.row_at("a.txt").item == second
         assert first in one.tree.twins(one.row_at("b.txt").item)
 
+    def test_a_copy_made_of_what_kept_the_name_stays_where_it_is(self, world, one, two):
+        one.make_file("b", "first")
+        two.make_file("b", "second")
+        (beside,) = settled(world) - {"a.txt", "b"}
+        two.write(beside, "first")
+        assert settled(world) == {"a.txt", "b", beside}
+
+    def test_what_kept_the_name_stays_beside_what_it_is_made_like(self, world, one, two):
+        one.make_file("b", "first")
+        two.make_file("b", "second")
+        (beside,) = settled(world) - {"a.txt", "b"}
+        two.write("b", "second")
+        assert settled(world) == {"a.txt", "b", beside}
+        two.unlink(beside)
+        assert settled(world) == {"a.txt", "b"}
+
     def test_an_index_of_an_older_release_finds_them_when_it_opens(self, world, one):
         one.database.execute("UPDATE items SET twin = NULL")
         one.database.set_meta("twins_unknown", 1)
@@ -492,8 +573,9 @@ class TestFolders:
         world.sync()
         one.remove_all("d")
         two.make_file("d/e/new")
-        world.sync()
-        two.move("d/e/new", "new")
+        world.tell(one)
+        assert one.paths() == {"d/", "d/e/", "d/e/new"}
+        two.move("d/e/new", "new")  # not knowing that the folder was deleted
         assert settled(world) == {"new"}
 
     def test_a_local_change_in_a_revived_folder_puts_it_back(self, world, one, two):
