@@ -1,0 +1,124 @@
+"""What the drive makes of settled conflicts: inodes, open files, versions beside their file."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from node.errors import DriveError
+from node.filesystem.values import StaleEntry
+from node.storage.tree import ROOT_INODE
+from protocol.values import Content, Kind
+from tests.node.drives import DriveWorld, drive_world
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[DriveWorld]:
+    with drive_world(2, tmp_path, is_beside=True) as made:
+        yield made
+
+
+@pytest.fixture
+async def conflict(world: DriveWorld) -> None:
+    """The file ``a.txt`` with A's version beside the shown one of B."""
+    a, b = world.devices
+    await a.write_file("a.txt", b"base")
+    world.sync()
+    await a.write_file("a.txt", b"by A")
+    b.index.now_ns += 10**10
+    await b.write_file("a.txt", b"by B")
+    world.sync()
+
+
+def content(data: bytes) -> Content:
+    return Content(Kind.FILE, len(data), inline=data)
+
+
+async def test_who_has_the_file_open_keeps_its_version_through_a_settlement(
+    world: DriveWorld, conflict: None
+) -> None:
+    a, _ = world.devices
+    before = a.stat("a.txt").inode
+    handle = await a.open("a.txt")
+    stale = a.settle("a.txt", content(b"settled"))
+    assert StaleEntry(ROOT_INODE, b"a.txt") in stale
+    assert a.stat("a.txt").inode != before
+    assert await a.drive.read(handle, 0, 100) == b"by B"
+    assert await a.read_file("a.txt") == b"settled"
+    await a.save(handle, b"over by B")
+    assert {await a.read_file("a.txt"), *a.lost()} == {b"settled", b"over by B"}
+
+
+async def test_a_settlement_on_what_is_shown_changes_no_inode(
+    world: DriveWorld, conflict: None
+) -> None:
+    a, _ = world.devices
+    before = a.stat("a.txt").inode
+    handle = await a.open("a.txt")
+    a.settle("a.txt", content(b"by B"))
+    assert a.stat("a.txt").inode == before
+    assert a.lost() == []
+    await a.save(handle, b"next")
+    assert a.lost() == [], "the handle had opened the bytes that were kept"
+
+
+async def test_versions_beside_are_listed_after_all_others_and_read_only(
+    world: DriveWorld, conflict: None
+) -> None:
+    a, _ = world.devices
+    await a.write_file("z", b"")
+    names = [name for name, _ in a.listed("")]
+    assert names[:2] == [b"a.txt", b"z"]
+    (beside,) = names[2:]
+    shown = beside.decode()
+    assert await a.read_file(shown) == b"by A"
+    inode = a.stat(shown).inode
+    with pytest.raises(DriveError) as refused:
+        await a.open(shown)
+    assert refused.value.errno == errno.EROFS
+    with pytest.raises(DriveError) as refused:
+        a.drive.rename(ROOT_INODE, beside, ROOT_INODE, b"other")
+    assert refused.value.errno == errno.EPERM
+    handle = a.drive.open_folder(ROOT_INODE)
+    entries = list(a.drive.read_folder(handle, 0))
+    for place, entry in enumerate(entries):
+        rest = [other.name for other in a.drive.read_folder(handle, entry.cookie)]
+        assert rest == names[place + 1 :], "reading goes on after any cookie"
+    assert a.stat(shown).inode == inode
+
+
+async def test_removing_a_version_beside_drops_it_on_every_device(
+    world: DriveWorld, conflict: None
+) -> None:
+    a, b = world.devices
+    beside = a.listed("")[1][0]
+    a.drive.unlink(ROOT_INODE, beside)
+    assert [name for name, _ in a.listed("")] == [b"a.txt"]
+    world.sync()
+    for device in (a, b):
+        assert device.lost() == []
+        assert await device.read_file("a.txt") == b"by B"
+
+
+async def test_a_save_over_a_merge_covers_its_double(world: DriveWorld) -> None:
+    """Two devices settle alike at once; who edits one result has seen both."""
+    a, b = world.devices
+    await a.write_file("a.txt", b"base")
+    world.sync()
+    await a.write_file("a.txt", b"by A")
+    await b.write_file("a.txt", b"by B")
+    world.sync()
+    for device in (a, b):
+        device.settle("a.txt", content(b"both"))
+    world.sync()
+    item = a.index.row_at("a.txt").item
+    assert len(a.index.registers.contents(item)) == 2
+    assert a.lost() == []
+    await b.write_file("a.txt", b"both and more")
+    world.sync()
+    for device in (a, b):
+        assert await device.read_file("a.txt") == b"both and more"
+        assert device.lost() == []
