@@ -123,6 +123,24 @@ class DriveDevice:
         await self.drive.release(handle)
         return data
 
+    def make_folder(self, path: str) -> None:
+        parent, name = self._place(path)
+        self.drive.make_folder(parent, name, 0o700, 1000, 100)
+
+    def rename(self, source: str, target: str) -> None:
+        self.drive.rename(*self._place(source), *self._place(target))
+
+    def remove(self, path: str) -> None:
+        self.drive.unlink(*self._place(path))
+
+    def remove_folder(self, path: str) -> None:
+        self.drive.remove_folder(*self._place(path))
+
+    def _place(self, path: str) -> tuple[int, bytes]:
+        self.index.now_ns += 10**9
+        parent, _, name = path.rpartition("/")
+        return self.stat(parent).inode, name.encode()
+
     def listed(self, path: str) -> list[tuple[bytes, Attributes]]:
         handle = self.drive.open_folder(self.stat(path).inode)
         entries = [(entry.name, entry.attributes) for entry in self.drive.read_folder(handle, 0)]
