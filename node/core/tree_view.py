@@ -251,6 +251,10 @@ def share_name(candidates: Iterable[Candidate]) -> Slot:
     )
 
 
+MAX_FOLDER_DEPTH = 1024
+"""Folders in each other that a device makes: a path through twice as many could not be named to the
+kernel, which takes 4,096 bytes. Moves made apart can exceed it; the view shows what they made."""
+
 CONTEST_MARK = b" (from "
 """Part of every name that `contested_name` makes, and of hardly any other."""
 

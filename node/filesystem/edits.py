@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from node.core.tree_view import Version, merge_placements, view_item
+from node.core.tree_view import MAX_FOLDER_DEPTH, Version, merge_placements, view_item
 from node.filesystem.content_writes import ContentWrites
 from node.filesystem.values import checked_name, drive_error
 from node.storage.database import Database
@@ -60,6 +60,8 @@ class Edits:
         folder = self._taking(parent)
         if self._tree.entry(folder, name) is not None:
             raise drive_error(errno.EEXIST)
+        if content.kind is Kind.DIRECTORY:
+            self._check_depth(folder, 0)
         item = ItemId(os.urandom(ItemId.size_bytes))
         time_us = self._time_us()
         link = Link(LinkId(os.urandom(LinkId.size_bytes)), folder, name)
@@ -166,6 +168,7 @@ class Edits:
         """
         checked_name(target_name)
         into = self._taking(target_parent)
+        self._check_moved_depth(source, into)
         moved = self._as_one(source)
         replaced = self._as_one(target) if target is not None else []
         contested = self._contested(source, *replaced)
@@ -302,6 +305,16 @@ class Edits:
         if folder != ROOT_ITEM and not self._tree.link_count(folder):
             raise drive_error(errno.ENOENT)
         return folder
+
+    def _check_depth(self, folder: ItemId, height: int) -> None:
+        """Refuse (ENAMETOOLONG) what would hang too deep in a folder."""
+        if self._tree.depth(folder) + 1 + height > MAX_FOLDER_DEPTH:
+            raise drive_error(errno.ENAMETOOLONG)
+
+    def _check_moved_depth(self, source: EntryRow, into: ItemId) -> None:
+        is_deeper = into != source.parent and self._is_folder(source.item)
+        if is_deeper and self._tree.depth(into) > self._tree.depth(source.parent):
+            self._check_depth(into, self._tree.height(source.item))
 
     def _contested(self, *leaving: EntryRow) -> list[EntryRow]:
         """Entries that would be shown under other names once these leave theirs."""

@@ -155,7 +155,7 @@ class Hanging:
             ItemId(folder): ItemId(parent)
             for folder, parent in self._database.execute("SELECT folder, parent FROM cuts")
         }
-        if not folders or (not present and not any(map(self._is_below_itself, folders))):
+        if not folders or (not present and not any(map(self._closes_cycle, folders))):
             return
         cuts = cut_cycles([*folders, *sorted(present)], self._move_of)
         for folder in sorted(present.keys() | cuts.keys()):
@@ -172,7 +172,9 @@ class Hanging:
                 wanted = (_below(placed, parent),)
             self._store(folder, wanted, True, touched)
 
-    def _is_below_itself(self, folder: ItemId) -> bool:
+    def _closes_cycle(self, folder: ItemId) -> bool:
+        if not self._has_child(folder, "is_folder = 1"):
+            return False  # and whoever makes deep trees does not make every new folder walk up
         parent = folder
         met: set[ItemId] = set()
         while parent not in met:

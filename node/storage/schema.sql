@@ -172,6 +172,7 @@ CREATE TABLE links (
     PRIMARY KEY (item, link)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX links_by_name ON links (parent, name);
+CREATE INDEX links_of_folders ON links (parent) WHERE is_folder = 1;
 
 -- The view: what a folder lists.
 CREATE TABLE entries (

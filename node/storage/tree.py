@@ -232,6 +232,26 @@ class Tree:
             item = entries[0].parent
         return b"/".join(reversed(parts))
 
+    def depth(self, folder: ItemId) -> int:
+        """How many folders a folder hangs in."""
+        row = self._database.row(
+            "WITH RECURSIVE up (folder, depth) AS (SELECT ?1, 0 UNION ALL "
+            "SELECT parent, depth + 1 FROM up JOIN links ON item = folder WHERE is_folder = 1) "
+            "SELECT max(depth) FROM up",
+            (folder,),
+        )
+        return int(row[0]) if row else 0
+
+    def height(self, folder: ItemId) -> int:
+        """How many folders hang in each other below a folder, at most."""
+        row = self._database.row(
+            "WITH RECURSIVE down (folder, depth) AS (SELECT ?1, 0 UNION ALL SELECT item, depth + 1 "
+            "FROM down JOIN links INDEXED BY links_of_folders ON parent = folder "
+            "WHERE is_folder = 1) SELECT max(depth) FROM down",
+            (folder,),
+        )
+        return int(row[0]) if row else 0
+
     def merged_folders(self, folder: ItemId) -> list[ItemId]:
         """The folder and those that are shown as one with it."""
         return self._entries.merged_folders(folder)

@@ -4,10 +4,12 @@ In each test both devices have what the first block made; then each works alone;
 everything reach both, checks that they show the same, and gives the paths.
 """
 
+import errno
+
 import pytest
 
 from node.core.content_merge import Settlement
-from node.errors import StorageError
+from node.errors import DriveError, StorageError
 from node.filesystem.settlements import Settlements
 from node.storage.tree import Tree, iterate_folder
 from protocol.ids import ROOT_ITEM, ActorId, DeviceId, ItemId, RecordId
@@ -615,6 +617,51 @@ class TestFolders:
         one.unlink(path)
         settled(world)
         assert not one.from_scratch().revived
+
+
+class TestDepth:
+    """Folder depth is bounded, and what moves made apart exceed is still a tree."""
+
+    def chain(self, index, top, count):
+        path = top
+        index.make_folder(path)
+        for _ in range(count - 1):
+            path += "/f"
+            index.make_folder(path)
+        return path
+
+    def test_no_folder_is_made_or_moved_deeper_than_the_bound(self, world, one, monkeypatch):
+        monkeypatch.setattr("node.filesystem.edits.MAX_FOLDER_DEPTH", 6)
+        deepest = self.chain(one, "a", 6)
+        other = self.chain(one, "b", 3)
+        one.make_file(f"{deepest}/file")
+        for refused in (
+            lambda: one.make_folder(f"{deepest}/more"),
+            lambda: one.move("a", f"{other}/a"),
+            lambda: one.move("b", f"{deepest[:7]}/b"),
+        ):
+            with pytest.raises(DriveError, check=lambda error: error.errno == errno.ENAMETOOLONG):
+                refused()
+        one.move(other, "c")
+        one.move("b", f"{deepest[:5]}/b")
+        assert settled(world) >= {"a/f/f/b/f/", f"{deepest}/file"}
+
+    def test_moves_made_apart_that_exceed_it_show_one_tree_that_can_be_taken_apart(
+        self, world, one, two, monkeypatch
+    ):
+        monkeypatch.setattr("node.filesystem.edits.MAX_FOLDER_DEPTH", 8)
+        ends = {name: self.chain(one, name, 4) for name in ("a", "b", "c")}
+        world.sync()
+        one.move("b", f"{ends['a']}/b")
+        two.move("c", f"{ends['b']}/c")
+        end = f"{ends['a']}/{ends['b']}/{ends['c']}/"
+        assert end in settled(world)
+        with pytest.raises(DriveError):
+            two.make_folder(f"{end}more")
+        two.move(f"{ends['a']}/{ends['b']}/c", "c")
+        two.make_folder(f"{ends['c']}/more")
+        two.remove_all("a")
+        assert settled(world) == {"c/", "c/f/", "c/f/f/", "c/f/f/f/", "c/f/f/f/more/"}
 
 
 def _former_item(index, name):
