@@ -46,6 +46,7 @@ from node.storage.staging import StagingStore
 from node.storage.standing import Standing
 from node.storage.state_directory import StateDirectory, disable_core_dumps
 from node.storage.tree import Tree
+from node.storage.verdicts import Verdicts
 from node.sync.block_fetcher import BlockFetcher, FetchLimits, ServerSource
 from node.sync.block_uploader import BlockUploader, UploadLimits
 from node.sync.content_reader import ContentReader
@@ -200,17 +201,21 @@ class _Node:
             namespace=namespace,
             now_ns=time.time_ns,
         )
+        verdicts = Verdicts(self._database, registers)
         merging = SiblingMerge(contents, trio.to_thread.run_sync)
         self._merger = Merger(
             registers=registers,
             tree=tree,
+            verdicts=verdicts,
             drive=self._drive,
             merging=merging,
             device=device.id,
             is_behind=lambda: self._puller.is_behind,
             draw=random.random,
         )
-        self._history = HistoryKeeper(History(self._database), settings.history_days, time.time_ns)
+        self._history = HistoryKeeper(
+            History(self._database), verdicts, settings.history_days, time.time_ns
+        )
         self._stopping = trio.Event()
         conflict_commands = ConflictCommands(
             mountpoint=settings.mountpoint,
@@ -242,6 +247,7 @@ class _Node:
                 uploader=uploader,
                 publisher=self._publisher,
                 puller=self._puller,
+                merger=self._merger,
                 client=self._client,
                 stop=self._stopping.set,
             ).handlers()

@@ -16,6 +16,7 @@ from node.control.conflict_commands import ConflictCommands
 from node.core import content_merge, text_lines
 from node.settings import NodeSettings
 from node.storage.tree import ROOT_INODE
+from node.storage.verdicts import Verdicts
 from node.sync import merger
 from node.sync.merger import Merger
 from node.sync.sibling_merge import SiblingMerge
@@ -74,6 +75,7 @@ class Story:
         return Merger(
             registers=device.index.registers,
             tree=device.index.tree,
+            verdicts=Verdicts(device.index.database, device.index.registers),
             drive=device.drive,
             merging=self.merging,
             device=device.index.device,

@@ -26,6 +26,7 @@ from node.storage.standing import Standing
 from node.storage.tree import ItemRow, Tree, iterate_folder
 from node.sync.block_fetcher import BlockFetcher
 from node.sync.block_uploader import BlockUploader
+from node.sync.merger import Merger
 from node.sync.publisher import Publisher
 from node.sync.puller import Connection, Puller
 from protocol.ids import ItemId
@@ -65,6 +66,7 @@ class Commands:
         uploader: BlockUploader,
         publisher: Publisher,
         puller: Puller,
+        merger: Merger,
         client: ServerClient,
         stop: Callable[[], None],
     ) -> None:
@@ -79,6 +81,7 @@ class Commands:
         self._uploader = uploader
         self._publisher = publisher
         self._puller = puller
+        self._merger = merger
         self._client = client
         self._stop = stop
 
@@ -130,7 +133,8 @@ class Commands:
         }
 
     def _troubles(self) -> list[str]:
-        return [f"publishing: {self._publisher.last_error}"] if self._publisher.last_error else []
+        errors = {"publishing": self._publisher.last_error, "merging": self._merger.last_error}
+        return [f"{what}: {error}" for what, error in errors.items() if error]
 
     def _pending(self) -> dict[str, int]:
         open_files = sum(1 for file in self._files if file.is_dirty and not file.is_unlinked)
@@ -148,6 +152,7 @@ class Commands:
             self._puller.connection is Connection.ONLINE
             and not self._pending()["records"]
             and self._journal.cursor[1] >= self._puller.announced
+            and not self._merger.is_pending
         )
 
     async def wait(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,6 +186,8 @@ class Commands:
         if self._puller.connection is Connection.OFFLINE:
             reason = self._puller.last_error or "the server can not be reached"
             return {"message": f"{reason}; {self._pending()['records']} records wait here"}
+        if self._merger.is_pending and not self._pending()["records"]:
+            return {"message": "edits made apart are being merged"}
         return self._pending()
 
     def _is_reached(self, target: str, items: list[ItemId] | None) -> bool:

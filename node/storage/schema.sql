@@ -61,6 +61,13 @@ CREATE TABLE history (
 ) STRICT;  -- with rowids, as versions
 CREATE INDEX history_by_age ON history (covered_us);
 
+-- Conflicts that can not be merged: not tried again, nor read, before something changes.
+CREATE TABLE unmergeable (
+    item   BLOB PRIMARY KEY,
+    state  BLOB NOT NULL,           -- digest of the siblings and of how many versions are known
+    reason TEXT NOT NULL            -- a clause
+) STRICT, WITHOUT ROWID;
+
 -- Local changes that will travel in one record.
 CREATE TABLE groups (
     id       INTEGER PRIMARY KEY,   -- ascending in order of the first change

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import trio
 
 from node.storage.history import History
+from node.storage.verdicts import Verdicts
 
 MOST_VERSIONS = 500_000
 """Some 200 MB of index. A program that saves every second must not fill the disk in a month."""
@@ -29,12 +30,14 @@ class HistoryKeeper:
     def __init__(
         self,
         history: History,
+        verdicts: Verdicts,
         days: float,
         now_ns: Callable[[], int],
         most_versions: int = MOST_VERSIONS,
     ) -> None:
         """``days``: for so long a replaced content is kept."""
         self._history = history
+        self._verdicts = verdicts
         self._retention_us = int(days * _US_PER_DAY)
         self._now_ns = now_ns
         self._most_versions = most_versions
@@ -55,6 +58,7 @@ class HistoryKeeper:
         while surplus > 0:
             surplus -= self._history.forget_oldest(min(surplus, _STEP_VERSIONS))
             await trio.lowlevel.checkpoint()
+        self._verdicts.sweep()
 
 
 async def _repeat(step: Callable[[], int]) -> None:

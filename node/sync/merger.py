@@ -22,13 +22,13 @@ from node.core.tree_view import Version, choose_content
 from node.errors import NodeError
 from node.storage.registers import Registers
 from node.storage.tree import Tree
+from node.storage.verdicts import Verdicts
 from node.sync.sibling_merge import SiblingMerge
 from protocol.ids import DeviceId, ItemId
 from protocol.values import Content
 from protocol.version_vector import Dot
 
 MOST_SIBLINGS = 16  # that are merged at once; each pair may have to be read and compared
-_MOST_GIVEN_UP = 10_000  # conflicts of which it is remembered that they can not be merged
 _LONGEST_WAIT_S = 300.0  # before bytes are asked for again that nobody could give
 _LOOK_AGAIN_S = 1.0  # at a file that is being written, or while changes are still coming in
 
@@ -56,16 +56,17 @@ class ConflictedFiles(Protocol):
         """Tell the kernel."""
 
 
-_State = tuple[frozenset[Dot], int]
-"""The siblings of a file, and how many versions of it are known besides."""
-
-
 @dataclass(slots=True)
 class _Turn:
-    """A conflict that waits for this device's turn."""
+    """A conflict that waits for this device's turn.
+
+    Attributes:
+        is_own: this device wrote one of the versions.
+    """
 
     siblings: frozenset[Dot]
     due_s: float
+    is_own: bool
     backoff: Backoff
 
 
@@ -80,6 +81,7 @@ class Merger:
         *,
         registers: Registers,
         tree: Tree,
+        verdicts: Verdicts,
         drive: ConflictedFiles,
         merging: SiblingMerge,
         device: DeviceId,
@@ -89,19 +91,21 @@ class Merger:
         """``is_behind``: whether changes are announced that are not applied here yet."""
         self._registers = registers
         self._tree = tree
+        self._verdicts = verdicts
         self._drive = drive
         self._merging = merging
         self._device = device
         self._is_behind = is_behind
         self._draw = draw
         self._turns: dict[ItemId, _Turn] = {}
-        self._given_up: dict[ItemId, tuple[_State, str]] = {}
         self.merged = 0
         self.last_error: str | None = None
 
     async def run(self) -> None:
         """Merge until cancelled."""
-        self._note(row.item for row in self._tree.conflicts())
+        for row in self._tree.conflicts():
+            self._note([row.item])
+            await trio.lowlevel.checkpoint()
         while True:
             due = [item for item, turn in self._turns.items() if turn.due_s <= trio.current_time()]
             for item in due:
@@ -116,21 +120,31 @@ class Merger:
 
     def reason(self, item: ItemId) -> str | None:
         """Why a conflict was not merged, as a clause; None when it was not tried yet."""
-        given_up = self._given_up.get(item)
-        if given_up is None or given_up[0] != self._state(item):
-            return None
-        return given_up[1]
+        return self._verdicts.reason(item)
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether a conflict with a version by this device is about to be merged, here or elsewhere."""
+        return any(
+            turn.is_own and not turn.backoff.failures and self._is_open(item)
+            for item, turn in self._turns.items()
+        )
+
+    def _is_open(self, item: ItemId) -> bool:
+        _, conflicts = choose_content(self._siblings(item))
+        return bool(conflicts) and self._verdicts.reason(item) is None
 
     def _note(self, items: Iterable[ItemId]) -> None:
         """Take files up that have conflict versions; new versions start the wait anew."""
         for item in items:
             siblings = self._siblings(item)
+            is_own = any(version.device == self._device for version in siblings)
             dots = frozenset(version.dot for version in siblings)
             turn = self._turns.get(item)
             if turn is None or turn.siblings != dots:
                 due_s = trio.current_time() + wait_s(siblings, self._device, self._draw)
                 backoff = Backoff(_PATIENCE, self._draw)
-                self._turns[item] = _Turn(dots, due_s, backoff)
+                self._turns[item] = _Turn(dots, due_s, is_own, backoff)
 
     async def _try_merge(self, item: ItemId) -> None:
         turn = self._turns[item]
@@ -150,27 +164,21 @@ class Merger:
 
     async def _merge(self, item: ItemId) -> bool:
         """Merge what goes together; False when it is to be looked at again a little later."""
-        siblings, state = self._siblings(item), self._state(item)
-        _, conflicts = choose_content(siblings)
-        if not conflicts or not self._tree.entries_of(item) or self.reason(item) is not None:
+        siblings, state = self._siblings(item), self._verdicts.state(item)
+        if not self._is_open(item) or not self._tree.entries_of(item):
             return True
         if self._is_behind() or self._drive.is_being_written(item):
             return False
         joined = await self._merging.join(siblings[:MOST_SIBLINGS], self._registers.history(item))
-        if self._state(item) != state or self._drive.is_being_written(item):
+        if self._verdicts.state(item) != state or self._drive.is_being_written(item):
             return False
         if joined.side is None:
-            self._give_up(item, state, joined.reason)
+            self._verdicts.note(item, state, joined.reason)
             return True
         stale, _ = self._drive.settle(item, self._settlement(item, joined.side))
         self.merged += 1
         await self._drive.announce(stale)
         return True
-
-    def _give_up(self, item: ItemId, state: _State, reason: str) -> None:
-        if len(self._given_up) >= _MOST_GIVEN_UP:
-            self._given_up.clear()  # what still is a conflict is read once more when it changes
-        self._given_up[item] = (state, reason)
 
     def _settlement(self, item: ItemId, side: Side) -> Settlement:
         content = side.published(is_automatic=True)
@@ -181,7 +189,3 @@ class Merger:
 
     def _siblings(self, item: ItemId) -> list[Version[Content]]:
         return sorted(self._registers.contents(item), key=lambda version: version.rank)
-
-    def _state(self, item: ItemId) -> _State:
-        dots = frozenset(version.dot for version in self._registers.contents(item))
-        return dots, len(self._registers.history(item))

@@ -43,3 +43,9 @@ CREATE TABLE held (
     position  INTEGER NOT NULL,
     wire      BLOB NOT NULL
 ) STRICT;
+
+CREATE TABLE unmergeable (
+    item   BLOB PRIMARY KEY,
+    state  BLOB NOT NULL,
+    reason TEXT NOT NULL
+) STRICT, WITHOUT ROWID;

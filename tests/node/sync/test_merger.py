@@ -14,6 +14,7 @@ from trio.testing import MockClock
 from node.core.content_merge import Settlement, Side
 from node.errors import ServerError
 from node.filesystem.settlements import Settlements
+from node.storage.verdicts import Verdicts
 from node.sync.merger import Merger
 from node.sync.sibling_merge import SiblingMerge
 from protocol.ids import ItemId
@@ -111,6 +112,7 @@ class Device:
         self.merger = Merger(
             registers=index.registers,
             tree=index.tree,
+            verdicts=Verdicts(index.database, index.registers),
             drive=self.files,
             merging=Reading(self.source, inline),
             device=index.device,
@@ -123,6 +125,9 @@ class Device:
         version = self.index.registers.content(row.item, row.content)
         assert version is not None
         return version.value.inline.decode()
+
+    def is_pending(self) -> bool:
+        return self.merger.is_pending
 
     def error(self) -> str | None:
         return self.merger.last_error
@@ -154,6 +159,14 @@ def apart(world: World, *texts: str, base: str = BASE) -> list[Device]:
         index.write("a", text)
     world.sync()
     return [Device(index) for index in world.indexes]
+
+
+def apart_again(world: World, devices: list[Device]) -> list[Device]:
+    """The same devices with two edits of one line."""
+    for device, text in zip(devices, ("x\n", "y\n"), strict=False):
+        device.index.write("a", text)
+    world.sync()
+    return [Device(device.index) for device in devices]
 
 
 async def pass_s(world: World, devices: list[Device], seconds: float) -> None:
@@ -232,6 +245,33 @@ async def test_what_overlaps_stays_a_conflict_and_is_looked_at_once(world, clock
     assert not any(device.files.settled for device in devices)
     item = devices[0].index.row_at("a").item
     assert devices[0].merger.reason(item) == "both changed the same lines"
+
+
+async def test_what_can_not_be_merged_is_not_read_again_after_a_restart(world, clock):
+    devices = apart(world, "\0a", "\0b", base="\0")
+    await settle(world, devices, 10)
+    again = Device(devices[0].index)
+    async with running(again):
+        await trio.sleep(10)
+    assert again.source.reads == 0
+    assert again.merger.reason(again.index.row_at("a").item) == "it is not text"
+
+
+async def test_a_merge_is_pending_for_its_authors_until_it_is_made_or_given_up(world, clock):
+    devices = apart(world, BASE.replace("one", "ONE"), BASE.replace("five", "FIVE"))
+    async with running(*devices):
+        await trio.sleep(0.1)
+        assert [device.is_pending() for device in devices] == [True, True, False]
+        await trio.sleep(1)
+        assert [device.is_pending() for device in devices] == [False, True, False]
+        await pass_s(world, devices, 1)
+        assert [device.is_pending() for device in devices] == [False, False, False]
+    overlapping = apart_again(world, devices)
+    async with running(*overlapping):
+        await trio.sleep(0.1)
+        assert [device.is_pending() for device in overlapping] == [True, True, False]
+        await trio.sleep(5)
+        assert not any(device.is_pending() for device in overlapping)
 
 
 async def test_an_edit_of_one_side_makes_it_worth_trying_again(world, clock):
