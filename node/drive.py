@@ -21,9 +21,9 @@ from node.core.content_merge import Settlement
 from node.core.tree_view import Version
 from node.filesystem.conflict_folder import NAME as ATOLL_NAME
 from node.filesystem.conflict_folder import ConflictFolder, ConflictVersion
-from node.filesystem.edits import Edits
 from node.filesystem.listings import Listing, Listings
 from node.filesystem.open_files import OpenFile, OpenFiles
+from node.filesystem.saves import Saves
 from node.filesystem.settlements import Settlements
 from node.filesystem.values import (
     AttributeChanges,
@@ -84,7 +84,7 @@ class Drive:
         database: Database,
         registers: Registers,
         tree: Tree,
-        edits: Edits,
+        edits: Saves,
         settlements: Settlements,
         files: OpenFiles,
         conflicts: ConflictFolder,
@@ -212,14 +212,14 @@ class Drive:
 
     def make_folder(self, parent: int, name: bytes, mode: int, uid: int, gid: int) -> Attributes:
         """Make a folder; EEXIST, ENOENT, ENOTDIR, ENAMETOOLONG, EROFS in ``.atoll``."""
-        return self._create(parent, name, Content(Kind.DIRECTORY), mode, uid, gid)
+        return self._make(parent, name, Content(Kind.DIRECTORY), mode, uid, gid)
 
     def make_node(
         self, parent: int, name: bytes, kind: Kind, mode: int, rdev: int, uid: int, gid: int
     ) -> Attributes:
         """Make an empty file, FIFO, socket or device node."""
         content = Content(kind, mtime_ns=self._now_ns(), device_number=rdev)
-        return self._create(parent, name, content, mode, uid, gid)
+        return self._make(parent, name, content, mode, uid, gid)
 
     def make_symlink(
         self, parent: int, name: bytes, target: bytes, uid: int, gid: int
@@ -228,7 +228,7 @@ class Drive:
         if len(target) > MAX_SYMLINK_BYTES:
             raise drive_error(errno.ENAMETOOLONG)
         content = Content(Kind.SYMLINK, len(target), self._now_ns(), inline=target)
-        return self._create(parent, name, content, 0o777, uid, gid)
+        return self._make(parent, name, content, 0o777, uid, gid)
 
     def read_symlink(self, inode: int) -> bytes:
         """A symlink's target; EINVAL for anything else."""
@@ -251,9 +251,9 @@ class Drive:
     ) -> tuple[int, Attributes]:
         """Make a file and open it for writing."""
         content = Content(Kind.FILE, mtime_ns=self._now_ns())
-        attributes = self._create(parent, name, content, mode, uid, gid)
-        file = self._files.open(self._row(attributes.inode))
-        return self._add_handle(file, writable=True), attributes
+        row, base = self._create(parent, name, content, mode, uid, gid)
+        file = self._files.open(row) if base is None else self._files.open_anew(row, base)
+        return self._add_handle(file, writable=True), self._attributes(row)
 
     def unlink(self, parent: int, name: bytes) -> None:
         """Remove a name that is no folder's; EISDIR, ENOENT.
@@ -271,9 +271,10 @@ class Drive:
             raise drive_error(errno.EISDIR)
         with self._told((folder.item, name)):
             behind = self._rows_behind(entry)
+            version = self._version(row)
             is_last = self._edits.unlink(folder, entry)
         if is_last:
-            self._hold_unlinked(row)
+            self._hold_unlinked(row, version)
         self._hold_unlinked_twins(behind)
 
     def _drop_conflict(self, conflict: ConflictVersion) -> None:
@@ -300,7 +301,7 @@ class Drive:
             raise drive_error(errno.ENOTDIR)
         with self._told((folder.item, name)):
             self._edits.remove_folder(folder, entry)
-        self._hold_unlinked(row)
+        self._hold_unlinked(row, None)
 
     def rename(
         self,
@@ -334,12 +335,21 @@ class Drive:
             if target.item == source.item:
                 return
             self._refuse_replace(source_row, target_row)
+        self._register_before_move(source_row)
+        version = self._version(target_row)
         with self._told((source_folder.item, name), (target_folder.item, new_name)):
             behind = self._rows_behind(target) if target is not None else []
-            is_last = self._edits.move(source_folder, source, target_folder, new_name, target)
-        if target_row is not None and (is_last or target_row.kind is Kind.DIRECTORY):
-            self._hold_unlinked(target_row)
+            moved = self._edits.move(source_folder, source, target_folder, new_name, target)
+        self._files.now_show(moved.shown)
+        if target_row is not None and (moved.is_last or target_row.kind is Kind.DIRECTORY):
+            self._hold_unlinked(target_row, version)
         self._hold_unlinked_twins(behind)
+
+    def _register_before_move(self, row: ItemRow) -> None:
+        """What was written to a file that is still open moves along with it."""
+        file = self._files.get(row.inode)
+        if file is not None:
+            self._register(file)
 
     def _exchange(
         self,
@@ -354,8 +364,13 @@ class Drive:
         assert second_row is not None
         self._refuse_loop(second_row, first_folder)
         if first.item != second.item:
+            first_row = self._tree.item(first.item)
+            for row in (first_row, second_row):
+                if row is not None:
+                    self._register_before_move(row)
             with self._told((first_folder.item, first.shown), (second_folder.item, second.shown)):
-                self._edits.exchange(first_folder, first, second_folder, second)
+                shown = self._edits.exchange(first_folder, first, second_folder, second)
+            self._files.now_show(shown)
 
     def _refuse_replace(self, source: ItemRow, target: ItemRow) -> None:
         if target.kind is Kind.DIRECTORY:
@@ -525,7 +540,7 @@ class Drive:
         """What was written survives the loss of power when this returns; it is published at once."""
         file, _ = self._handles[handle]
         self._register(file)
-        if file.item is not None:
+        if file.item is not None and not self._edits.is_mid_save(file.item):
             self._edits.make_urgent(file.item)
             self._published.set()
         await self._files.sync(file)
@@ -554,7 +569,7 @@ class Drive:
             return
         with self._told():
             self._files.register(file, is_urgent=self._files.goes_at_once(file))
-        if file.inode in self._held and file.item is not None:
+        if file.inode in self._held and file.item is not None and not file.is_unlinked:
             row = self._tree.item(file.item)
             if row is not None:
                 self._tell(StaleInode(row.inode, data=True))
@@ -718,6 +733,8 @@ class Drive:
         if row.inode not in self._lookups and file is None:
             return []
         version = file.version if file is not None else self._shown_before.get(row.inode)
+        if version is not None:
+            self._edits.note_replaced(row.item, version)
         before = replace(row) if version is None else _row_of(row, version)
         self._held[row.inode] = _Held(before, version, is_unlinked=False)
         with self._database.transaction():
@@ -765,9 +782,23 @@ class Drive:
             raise drive_error(errno.EPERM if is_beside else errno.ENOENT)
         return entry, row
 
-    def _create(
+    def _make(
         self, parent: int, name: bytes, content: Content, mode: int, uid: int, gid: int
     ) -> Attributes:
+        row, base = self._create(parent, name, content, mode, uid, gid)
+        if base is not None:
+            with self._told():
+                self._edits.write_content(row.item, content, base, is_urgent=False)
+        return self.attributes(row.inode)
+
+    def _create(
+        self, parent: int, name: bytes, content: Content, mode: int, uid: int, gid: int
+    ) -> tuple[ItemRow, Version[Content] | None]:
+        """Make an item, or give a name its item back.
+
+        Returns:
+            With an item that is back, the version over which its content is to be written.
+        """
         folder = self._changeable_folder(parent, name)
         group = self._foreign_gid(gid)
         if folder.mode & stat.S_ISGID:
@@ -776,8 +807,11 @@ class Drive:
                 mode |= stat.S_ISGID
         attributes = ItemAttributes(mode & 0o7777, self._foreign_uid(uid), group)
         with self._told((folder.item, name)):
-            row = self._edits.create(folder, name, content, attributes)
-        return attributes_of(row, 1, self._owner)
+            restored = self._edits.restore(folder, name, content.kind, attributes)
+            if restored is None:
+                return self._edits.create(folder, name, content, attributes), None
+            self._files.now_show(restored.shown)
+        return restored.row, restored.base
 
     def _foreign_uid(self, uid: int) -> int | None:
         return None if uid == self._owner.uid else uid
@@ -794,14 +828,14 @@ class Drive:
         self._next_handle += 1
         return self._next_handle
 
-    def _hold_unlinked(self, row: ItemRow) -> None:
+    def _version(self, row: ItemRow | None) -> Version[Content] | None:
+        return None if row is None else self._registers.content(row.item, row.content)
+
+    def _hold_unlinked(self, row: ItemRow, version: Version[Content] | None) -> None:
         """Keep an inode whose last name is gone for whoever has it open or cached."""
-        is_forgotten = self._tree.item(row.item) is None
-        self._files.unlinked(row, is_forgotten=is_forgotten)
+        self._files.unlinked(row, version)
         if row.inode in self._lookups or self._files.get(row.inode) is not None:
-            self._held[row.inode] = _Held(
-                row, self._registers.content(row.item, row.content), is_unlinked=True
-            )
+            self._held[row.inode] = _Held(row, version, is_unlinked=True)
 
     def _rows_behind(self, entry: EntryRow) -> list[ItemRow]:
         """Files that are shown as one with an entry: programs may still have them open."""
@@ -811,7 +845,7 @@ class Drive:
     def _hold_unlinked_twins(self, rows: Iterable[ItemRow]) -> None:
         for row in rows:
             if not self._tree.link_count(row.item):
-                self._hold_unlinked(row)
+                self._hold_unlinked(row, self._version(row))
 
     def _let_go(self, inode: int) -> None:
         if inode not in self._lookups and self._files.get(inode) is None:

@@ -26,8 +26,8 @@ from node.core.backoff import Backoff, BackoffPolicy
 from node.drive import Drive
 from node.errors import NodeError, SettingsError
 from node.filesystem.conflict_folder import ConflictFolder
-from node.filesystem.edits import Edits
 from node.filesystem.open_files import OpenFiles
+from node.filesystem.saves import Saves
 from node.filesystem.settlements import Settlements
 from node.filesystem.values import Owner
 from node.filesystem.xattrs import Xattrs
@@ -123,7 +123,7 @@ class _Node:
         registers = Registers(self._database, author)
         journal = self._journal = Journal(self._database)
         tree = Tree(self._database, registers)
-        edits = Edits(self._database, registers, tree, journal, time.time_ns)
+        edits = Saves(self._database, registers, tree, journal, time.time_ns)
         standing = Standing(self._database)
 
         self._client = ServerClient(

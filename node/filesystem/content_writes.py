@@ -41,13 +41,15 @@ class ContentWrites:
         self._journal = journal
         self._now_ns = now_ns
 
-    def together(self, item: ItemId) -> list[ItemId]:
-        """The item and others whose content and attributes change with its own.
+    def together(self, item: ItemId, content: Content | None = None) -> list[ItemId]:
+        """The item and others that change with it.
 
-        Among them are those whose bytes still wait in the same staging file, wherever they hang.
+        Args:
+            content: to be written. If its bytes wait in staging, who else's bytes wait in that file
+                changes as well, wherever it hangs.
         """
-        others = [*self._tree.twins(item), *self._registers.sharing_staging(item)]
-        return list(dict.fromkeys([item, *others]))
+        sharing = self._registers.in_staging(content) if content is not None else []
+        return list(dict.fromkeys([item, *self._tree.twins(item), *sharing]))
 
     def write(
         self,
@@ -57,6 +59,7 @@ class ContentWrites:
         *,
         later_than: Iterable[Version[Any]] = (),
         automatic: bool = False,
+        group: int | None = None,
     ) -> Written:
         """Write content in one group, and bring the view up to date.
 
@@ -64,15 +67,17 @@ class ContentWrites:
             bases: versions of the item that the writer had seen; None for all that are known here.
                 Versions with the same bytes were seen with them.
             later_than: more versions that the write's time must be after.
+            group: one that it is to be in, with groups that wait already.
         """
-        covered = {each: self._covered(each, bases) for each in self.together(item)}
+        covered = {each: self._covered(each, bases) for each in self.together(item, content)}
         if bases is not None:
             covered[item] = [*bases, *(covered[item] or ())]
         seen = [version for versions in covered.values() for version in versions or ()]
         time_us = tick(
             self._now_ns() // 1000, (version.time_us for version in (*seen, *later_than))
         )
-        group = self._journal.open_group(time_us, self._registers.groups_of(covered))
+        joined = {*self._registers.groups_of(covered), *([] if group is None else [group])}
+        group = self._journal.open_group(time_us, sorted(joined))
         dots: dict[ItemId, Dot] = {}
         for each, versions in covered.items():
             own = content if each == item else self._as_of(each, content)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from node.core.save_patterns import is_backup_name
 from node.core.tree_view import MAX_FOLDER_DEPTH, Version, merge_placements, view_item
 from node.filesystem.content_writes import ContentWrites
 from node.filesystem.values import checked_name, drive_error
@@ -24,6 +25,28 @@ from protocol.ids import ROOT_ITEM, ItemId, LinkId
 from protocol.limits import MAX_FORMER_LINKS, MAX_LINKS
 from protocol.records import Register
 from protocol.values import Content, ItemAttributes, Kind, Link, Placement
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What an inode shows after its item handed its place on to another."""
+
+    inode: int
+    version: Version[Content]
+    item: ItemId
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What a rename did to the file that had the name.
+
+    Attributes:
+        is_last: what its inode showed has no name left (False when there was none).
+        shown: inodes that belong to other items now, with the same bytes.
+    """
+
+    is_last: bool
+    shown: tuple[Shown, ...] = ()
 
 
 class Edits:
@@ -160,12 +183,8 @@ class Edits:
         target_parent: ItemRow,
         target_name: bytes,
         target: EntryRow | None,
-    ) -> bool:
-        """Rename; an entry that is there already is replaced in the same record.
-
-        Returns:
-            Whether the replaced item has no name left (False when there was none).
-        """
+    ) -> Moved:
+        """Rename; an entry that is there already is replaced in the same record."""
         checked_name(target_name)
         into = self._taking(target_parent)
         self._check_moved_depth(source, into)
@@ -182,16 +201,17 @@ class Edits:
             self._keep_folder(source_parent.item, time_us, group)
             if target is not None:
                 is_last = self._remove_links(replaced, time_us, group)
-                self._journal.make_urgent([group])
+                if not is_backup_name(source.shown, target_name):  # else the name is to come back
+                    self._journal.make_urgent([group])
             self._keep_folder(into, time_us, group)
             self._move_links(moved, into, target_name, time_us, group)
             self._entries_changed(source_parent.item, time_us, group)
             self._entries_changed(into, time_us, group)
-        return is_last
+        return Moved(is_last)
 
     def exchange(
         self, first_parent: ItemRow, first: EntryRow, second_parent: ItemRow, second: EntryRow
-    ) -> None:
+    ) -> tuple[Shown, ...]:
         """Swap two entries in one record."""
         firsts, seconds = self._as_one(first), self._as_one(second)
         contested = self._contested(first, second)
@@ -208,6 +228,7 @@ class Edits:
             self._move_links(seconds, first_parent.item, first.shown, time_us, group)
             self._entries_changed(first_parent.item, time_us, group)
             self._entries_changed(second_parent.item, time_us, group)
+        return ()
 
     def set_attributes(
         self, item: ItemId, change: Callable[[ItemAttributes, int], ItemAttributes]
@@ -237,18 +258,28 @@ class Edits:
         self._tree.refresh_values(item, self._now_ns())
 
     def write_content(
-        self, item: ItemId, content: Content, base: Version[Content] | None, *, is_urgent: bool
+        self,
+        item: ItemId,
+        content: Content,
+        base: Version[Content] | None,
+        *,
+        is_urgent: bool,
+        group: int | None = None,
     ) -> Version[Content]:
         """Write an item's content over ``base``, the version that the writer had opened.
 
         Siblings with the same bytes were seen with it.
+
+        Args:
+            group: the record that it is to be in, with what waits already.
 
         Returns:
             The version that was written: the base of what is written next.
         """
         with self._database.transaction():
             rivals = self._rivals(item)
-            written = self._contents.write(item, content, None if base is None else [base])
+            bases = None if base is None else [base]
+            written = self._contents.write(item, content, bases, group=group)
             self._keep_lost_names(item, rivals)
             if is_urgent:
                 self._journal.make_urgent(self._registers.groups_of([item]))
@@ -257,9 +288,10 @@ class Edits:
         return version
 
     def make_urgent(self, item: ItemId) -> None:
-        """Publish what waits for this item at once."""
+        """Publish what waits for this item, or for entries of this folder, at once."""
         with self._database.transaction():
-            self._journal.make_urgent(self._registers.groups_of([item]))
+            groups = [*self._registers.groups_of([item]), *self._journal.groups_changing(item)]
+            self._journal.make_urgent(groups)
 
     def _time_us(self, *covered: Iterable[Version[Any]]) -> int:
         times = (version.time_us for versions in covered for version in versions)

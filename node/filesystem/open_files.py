@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -20,7 +20,8 @@ from node.core.save_patterns import is_temporary_name
 from node.core.staged_content import StagedContent, staged_content
 from node.core.tree_view import Version
 from node.errors import DriveError, StorageError
-from node.filesystem.edits import Edits
+from node.filesystem.edits import Shown
+from node.filesystem.saves import Saves
 from node.filesystem.values import drive_error
 from node.storage.registers import Registers
 from node.storage.staging import StagingStore
@@ -84,7 +85,7 @@ class OpenFiles:
         self,
         registers: Registers,
         tree: Tree,
-        edits: Edits,
+        edits: Saves,
         staging: StagingStore,
         source: ContentSource,
         now_ns: Callable[[], int],
@@ -167,6 +168,21 @@ class OpenFiles:
             self._files[row.inode] = file
         file.handles += 1
         return file
+
+    def open_anew(self, row: ItemRow, base: Version[Content]) -> OpenFile:
+        """Take a handle on a file that is written anew, over a version that its name had shown."""
+        file = OpenFile(row.inode, row.item, base, Content(Kind.FILE), 0, 0, bytearray())
+        self._touch(file)
+        self._files[row.inode] = file
+        file.handles += 1
+        return file
+
+    def now_show(self, shown: Iterable[Shown]) -> None:
+        """Inodes belong to other items now, which have the same bytes."""
+        for one in shown:
+            file = self._files.get(one.inode)
+            if file is not None:
+                file.item, file.version = one.item, one.version
 
     def _load(self, row: ItemRow, version: Version[Content]) -> OpenFile:
         content = version.value
@@ -299,7 +315,7 @@ class OpenFiles:
 
     def goes_at_once(self, file: OpenFile) -> bool:
         """Whether a closed file is published without the settle time: not if its name is a step."""
-        if file.item is None:
+        if file.item is None or self._edits.is_mid_save(file.item):
             return False
         entries = self._tree.entries_of(file.item)
         return not entries or not all(is_temporary_name(entry.shown) for entry in entries)
@@ -346,21 +362,21 @@ class OpenFiles:
             self._discard(staging)
         self._drop_left(file)
 
-    def unlinked(self, row: ItemRow, *, is_forgotten: bool) -> None:
-        """The last name of an item is gone.
+    def unlinked(self, row: ItemRow, version: Version[Content] | None) -> None:
+        """No name shows an inode any more.
 
         Args:
-            is_forgotten: the index has dropped the item as well, since nobody else knew it.
+            version: what it shows.
         """
         file = self._files.get(row.inode)
         if file is not None:
             file.is_unlinked = True
-            if is_forgotten:
-                file.item = None
-        elif is_forgotten:
-            for staging in list(self._staged_files.values()):
-                if staging.label == row.item and not self._is_referred_to(staging):
-                    self._discard(staging)
+            if self._tree.item(row.item) is None:
+                file.item = None  # nobody else knew it, and the index has dropped it
+        elif version is not None and isinstance(version.value, StagedContent):
+            staging = self._staged_files.get(version.value.staging)
+            if staging is not None and not self._is_referred_to(staging):
+                self._discard(staging)
 
     def staged_snapshot(self, name: str) -> StagingSnapshot:
         """A staging file as it is now, to be sealed; must be closed.

@@ -119,6 +119,13 @@ class Journal:
         )
         return [(ItemId(folder), time_us, before_us) for folder, time_us, before_us in rows]
 
+    def groups_changing(self, folder: ItemId) -> list[int]:
+        """The groups that change entries of a folder."""
+        rows = self._database.execute(
+            "SELECT pending FROM group_folders WHERE folder = ? ORDER BY pending", (folder,)
+        )
+        return [pending for (pending,) in rows]
+
     def make_urgent(self, groups: Iterable[int]) -> None:
         """These groups do not wait for the settle time."""
         for group in groups:

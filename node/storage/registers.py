@@ -318,24 +318,34 @@ class Registers:
             found.update(group for (group,) in rows)
         return sorted(found)
 
-    def sharing_staging(self, item: ItemId) -> list[ItemId]:
-        """Other items whose waiting content is in a staging file of this one's."""
+    def in_staging(self, content: Content) -> list[ItemId]:
+        """The items of which a waiting content is in the same staging file as this one."""
+        if not isinstance(content, StagedContent):
+            return []
         rows = self._database.execute(
-            "SELECT DISTINCT other.item FROM versions AS one JOIN versions AS other "
-            "ON other.staging = one.staging WHERE one.item = ?1 AND one.staging IS NOT NULL "
-            "AND other.item <> ?1",
-            (item,),
+            "SELECT DISTINCT item FROM versions WHERE staging >= ? AND staging < ?",
+            _staged_as(content.staging),
         )
-        return [ItemId(other) for (other,) in rows]
+        return [ItemId(item) for (item,) in rows]
 
     def refers_to_staging(self, name: str) -> bool:
         """Whether some waiting content is in a staging file."""
-        first = _STAGING_HEAD + codec.encode(name)
         row = self._database.row(
-            "SELECT 1 FROM versions WHERE staging >= ? AND staging < ? LIMIT 1",
-            (first, first + b"\xff"),
+            "SELECT 1 FROM versions WHERE staging >= ? AND staging < ? LIMIT 1", _staged_as(name)
         )
         return row is not None
+
+    def is_own(self, item: ItemId) -> bool:
+        """Whether nobody but this run of this device has written to an item."""
+        rows = self._database.execute(
+            "SELECT 1 FROM versions WHERE item = ? AND actor <> ? LIMIT 1",
+            (item, self._author.actor),
+        )
+        covered = self._database.execute("SELECT context FROM covered WHERE item = ?", (item,))
+        contexts = [_context(encoded) for (encoded,) in covered]
+        return not list(rows) and all(
+            actor == self._author.actor for context in contexts for actor in context.vector
+        )
 
     def adopt_waiting_writes(self) -> list[ItemId]:
         """Give writes that a former run left unsealed dots of this run's actor.
@@ -497,6 +507,12 @@ def parse_value(register: Register, encoded: bytes) -> RegisterValue:
             return ItemAttributes.from_value(value)
         case Register.CONTENT:
             return Content.from_value(value)
+
+
+def _staged_as(name: str) -> tuple[bytes, bytes]:
+    """Bounds of the column ``staging`` of all that is in one staging file."""
+    first = _STAGING_HEAD + codec.encode(name)
+    return first, first + b"\xff"
 
 
 def _encode(value: RegisterValue) -> tuple[bytes | None, bytes]:

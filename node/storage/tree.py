@@ -316,6 +316,14 @@ class Tree:
         self._database.execute("UPDATE items SET inode = ? WHERE item = ?", (inode, item))
         return inode
 
+    def give_inode(self, item: ItemId, inode: int) -> None:
+        """Give an item a number that another item had; that one gets a new number."""
+        row = self.item_of_inode(inode)
+        if row is not None:
+            self.new_inode(row.item)
+        self.revision += 1
+        self._database.execute("UPDATE items SET inode = ? WHERE item = ?", (inode, item))
+
     def refresh(self, item: ItemId, now_ns: int, *, is_placed_anew: bool = True) -> None:
         """Bring the view up to date after registers of ``item`` changed.
 
