@@ -1,0 +1,373 @@
+"""How programs save, as the system calls that were recorded of them (strace), on a drive without mount."""
+
+import pytest
+
+from protocol.records import Register
+from tests.node.filesystem.machines import Machine, now
+
+
+@pytest.fixture
+def here(one, tmp_path):
+    (tmp_path / "one").mkdir()
+    return Machine(one, tmp_path / "one")
+
+
+@pytest.fixture
+def there(two, tmp_path):
+    (tmp_path / "two").mkdir()
+    return Machine(two, tmp_path / "two")
+
+
+class Syncing:
+    """Two machines and what travels between them."""
+
+    def __init__(self, world, here, there):
+        self.world, self.machines = world, (here, there)
+
+    def __call__(self):
+        self.world.seal()
+        for machine in self.machines:
+            for record in self.world.missing(machine.index):
+                machine.receive(record)
+        latest = max(machine.index.now_ns for machine in self.machines)
+        for machine in self.machines:
+            machine.index.now_ns = latest
+
+
+@pytest.fixture
+def sync(world, here, there):
+    return Syncing(world, here, there)
+
+
+def settle(machine):
+    """Time enough that nothing counts as new any more."""
+    machine.wait(60)
+
+
+# The dances: each saves new bytes into "f".
+
+
+def vim(machine, data, keep_pace=lambda: None):
+    """vim 9, backupcopy=no: it probes the folder, moves the file away, writes it, removes the old."""
+    handle = machine.create("4913", 0o644)
+    machine.close(handle)
+    machine.unlink("4913")
+    machine.rename("f", "f~")
+    handle = machine.create("f", 0o644)
+    machine.write(handle, data)
+    machine.fsync(handle)
+    machine.close(handle)
+    machine.chmod("f", 0o644)
+    keep_pace()
+    machine.unlink("f~")
+
+
+def vim_in_place(machine, data):
+    """vim 9, backupcopy=yes."""
+    machine.put("f~", machine.read("f"))
+    machine.overwrite("f", data)
+    machine.unlink("f~")
+
+
+def emacs(machine, data):
+    """emacs 28: a lock beside it, the first save of a session moves the old file to a backup."""
+    machine.symlink("someone@host.1234:1700000000", ".#f")
+    machine.rename("f", "f~")
+    handle = machine.create("f", 0o644)
+    machine.write(handle, data)
+    machine.fsync(handle)
+    machine.close(handle)
+    machine.unlink(".#f")
+
+
+def nano(machine, data):
+    """nano 7 writes in place."""
+    machine.overwrite("f", data)
+
+
+def sed(machine, data):
+    """GNU sed 4.9 -i."""
+    handle = machine.create("sedA1b2C3", 0o600)
+    machine.chmod("sedA1b2C3", 0o644)
+    machine.write(handle, data)
+    machine.close(handle)
+    machine.rename("sedA1b2C3", "f")
+
+
+def rsync(machine, data):
+    """rsync 3.2: it sets the time of the source before it renames."""
+    handle = machine.create(".f.Xy12Zw", 0o600)
+    machine.write(handle, data)
+    machine.close(handle)
+    machine.utime(".f.Xy12Zw", 1_600_000_000_000_000_000)
+    machine.chmod(".f.Xy12Zw", 0o644)
+    machine.rename(".f.Xy12Zw", "f")
+
+
+def rsync_with_backup(machine, data):
+    """rsync 3.2 --backup."""
+    handle = machine.create(".f.Xy12Zw", 0o600)
+    machine.write(handle, data)
+    machine.close(handle)
+    machine.rename("f", "f~")
+    machine.rename(".f.Xy12Zw", "f")
+
+
+def gedit(machine, data):
+    """GLib's g_file_replace without a backup: write .goutputstream, fsync, rename."""
+    handle = machine.create(".goutputstream-K3M8Z1", 0o644)
+    machine.write(handle, data)
+    machine.fsync(handle)
+    machine.rename(".goutputstream-K3M8Z1", "f")
+    machine.close(handle)
+
+
+def gedit_with_backup(machine, data):
+    """GLib's g_file_replace with a backup: the backup is a hard link at first."""
+    handle = machine.create(".goutputstream-K3M8Z1", 0o644)
+    machine.write(handle, data)
+    machine.fsync(handle)
+    if machine.exists("f~"):
+        machine.unlink("f~")
+    machine.link("f", "f~")
+    machine.rename(".goutputstream-K3M8Z1", "f")
+    machine.close(handle)
+
+
+def libreoffice(machine, data):
+    """LibreOffice 7: a lock, the new file beside it, the old one away, the new one in, the old removed."""
+    machine.put(".~lock.f#", b",someone,host,;")
+    handle = machine.create("lu9876abcd.tmp", 0o600)
+    machine.write(handle, data)
+    machine.fsync(handle)
+    machine.close(handle)
+    machine.rename("f", "lu9876abce.tmp")
+    machine.rename("lu9876abcd.tmp", "f")
+    machine.unlink("lu9876abce.tmp")
+    machine.unlink(".~lock.f#")
+
+
+def git_checkout(machine, data):
+    """git 2.39 checkout: the file is removed and written anew; the index is replaced."""
+    machine.unlink("f")
+    machine.put("f", data)
+
+
+def python_atomic(machine, data):
+    """tempfile.NamedTemporaryFile(dir=...), still open when os.replace comes."""
+    handle = machine.create("tmpq8v_x2kd", 0o600)
+    machine.write(handle, data)
+    machine.rename("tmpq8v_x2kd", "f")
+    machine.close(handle)
+
+
+def exchange_and_remove(machine, data):
+    """renameat2(RENAME_EXCHANGE), as editors do that never want the name to be gone."""
+    machine.put("f.new", data)
+    machine.exchange("f.new", "f")
+    machine.unlink("f.new")
+
+
+def link_over(machine, data):
+    """Remove, then rename in."""
+    machine.put("f.new", data)
+    machine.unlink("f")
+    machine.rename("f.new", "f")
+
+
+def from_another_folder(machine, data):
+    machine.mkdir("d")
+    machine.put("d/g", data)
+    machine.rename("d/g", "f")
+    machine.rmdir("d")
+
+
+DANCES = [
+    vim,
+    vim_in_place,
+    emacs,
+    nano,
+    sed,
+    rsync,
+    rsync_with_backup,
+    gedit,
+    gedit_with_backup,
+    libreoffice,
+    git_checkout,
+    python_atomic,
+    exchange_and_remove,
+    link_over,
+    from_another_folder,
+]
+IN_PLACE = [nano, vim_in_place]
+KEEP_BACKUP = [emacs, rsync_with_backup, gedit_with_backup]
+
+
+@pytest.fixture(params=DANCES, ids=lambda dance: dance.__name__)
+def dance(request):
+    return request.param
+
+
+@pytest.fixture
+def shared(here, there, sync):
+    """A file that both machines have had for a while."""
+    here.put("f", b"old")
+    sync()
+    settle(here)
+    settle(there)
+    return here.item("f")
+
+
+class TestEveryWayOfSaving:
+    def test_the_name_keeps_its_item_and_shows_the_new_bytes(
+        self, here, there, sync, shared, dance
+    ):
+        dance(here, b"new")
+        assert here.item("f") == shared
+        assert here.read("f") == b"new"
+        here.check_names()
+        sync()
+        assert there.item("f") == shared
+        assert there.read("f") == b"new"
+        assert there.names() == (["f", "f~"] if dance in KEEP_BACKUP else ["f"])
+        assert there.tree() == here.tree()
+
+    def test_again_and_again(self, here, there, sync, shared, dance):
+        for number in range(3):
+            dance(here, b"new %d" % number)
+            settle(here)
+            sync()
+        assert there.item("f") == here.item("f") == shared
+        assert there.read("f") == b"new 2"
+        if dance in KEEP_BACKUP:
+            assert there.read("f~") == b"new 1"
+        here.check_names()
+
+    def test_saved_twice_within_a_moment(self, here, there, sync, shared, dance):
+        dance(here, b"new 1")
+        dance(here, b"new 2")
+        sync()
+        assert there.item("f") == shared
+        assert there.read("f") == b"new 2"
+        here.check_names()
+
+    def test_two_devices_get_siblings_of_one_item(self, here, there, sync, shared, dance):
+        dance(here, b"new here")
+        dance(there, b"new there")
+        sync()
+        assert here.item("f") == there.item("f") == shared
+        assert {name for name in here.names() if name.startswith("f") and "~" not in name} == {"f"}
+        assert here.conflicts("f") == there.conflicts("f") == 1
+        contents = here.index.registers.contents(shared)
+        assert {version.value.inline for version in contents} == {b"new here", b"new there"}
+        history = here.index.registers.history(shared)
+        assert b"old" in {version.value.inline for version in history}  # the base of a merge
+
+    def test_a_rename_elsewhere_meanwhile_is_kept(self, here, there, sync, shared, dance):
+        dance(here, b"new")
+        there.rename("f", "renamed")
+        sync()
+        assert here.item("renamed") == there.item("renamed") == shared
+        assert here.read("renamed") == there.read("renamed") == b"new"
+        assert "f" not in here.names()
+
+    def test_a_save_covers_only_the_version_that_was_shown(self, here, there, sync, shared, dance):
+        here.overwrite("f", b"edited here")
+        settle(there)
+        there.overwrite("f", b"edited there, later")
+        sync()
+        settle(here)
+        assert here.read("f") == b"edited there, later"
+        dance(here, b"new")
+        sync()
+        contents = there.index.registers.contents(shared)
+        assert {version.value.inline for version in contents} == {b"edited here", b"new"}
+
+    @pytest.mark.parametrize("dance", [one for one in DANCES if one not in IN_PLACE], indirect=True)
+    def test_open_handles_keep_the_old_bytes(self, here, shared, dance):
+        handle = here.open("f", writable=True)
+        before = here.stat("f").inode
+        dance(here, b"new")
+        assert here.stat("f").inode != before
+        assert here.pread(handle) == b"old"
+        here.write(handle, b"OLD")
+        here.close(handle)
+        assert here.read("f") == b"new"
+        if dance in KEEP_BACKUP:
+            assert here.read("f~") == b"OLD"
+
+    def test_the_other_name_of_a_hard_link_is_unchanged(self, here, there, sync, shared, dance):
+        here.link("f", "other")
+        sync()
+        settle(here)
+        dance(here, b"new")
+        sync()
+        for machine in (here, there):
+            assert machine.read("f") == b"new"
+            assert machine.read("other") == (b"new" if dance in IN_PLACE else b"old")
+        here.check_names()
+
+    def test_what_was_acknowledged_survives_a_crash_after_it(
+        self, here, there, sync, shared, dance
+    ):
+        dance(here, b"new")
+        here.crash()
+        assert here.item("f") == shared
+        assert here.read("f") == b"new"
+        sync()
+        assert there.read("f") == b"new"
+
+    def test_a_save_is_one_record(self, here, sync, shared, dance):
+        dance(here, b"new")
+        records = here.index.seal()
+        about = [record for record in records if shared in {write.item for write in record.writes}]
+        assert len(about) == 1
+        contents = {write.item for write in about[0].writes if write.register is Register.CONTENT}
+        backups = {here.item(name) for name in here.names() if name == "f~"}
+        assert contents == {shared, *backups}
+
+
+class TestInodes:
+    def test_after_a_rename_over_it_a_name_has_the_number_of_the_source(self, here, shared):
+        here.put("f.tmp", b"new")
+        number = here.stat("f.tmp").inode
+        here.rename("f.tmp", "f")
+        assert here.stat("f").inode == number
+        assert here.stat("f").nlink == 1
+
+    def test_a_handle_on_the_source_goes_on_writing_to_the_name(self, here, there, sync, shared):
+        handle = here.create("tmp", 0o600)
+        here.write(handle, b"first")
+        here.rename("tmp", "f")
+        here.write(handle, b"FIRST")
+        here.close(handle)
+        assert here.read("f") == b"FIRST"
+        sync()
+        assert there.read("f") == b"FIRST"
+        assert there.item("f") == shared
+
+    def test_a_large_source_that_waits_in_staging_is_the_files_from_then_on(self, here, shared):
+        data = bytes(range(256)) * 64
+        here.put("f.tmp", data)
+        here.rename("f.tmp", "f")
+        assert here.read("f") == data
+        here.crash()
+        assert here.read("f") == data
+        assert here.item("f") == shared
+        handle = here.open("f", writable=True)
+        here.write(handle, b"x")
+        here.close(handle)
+        assert here.read("f") == b"x" + data[1:]
+
+    def test_a_published_source_whose_bytes_wait_is_not_revived_by_a_later_write(
+        self, here, there, sync, shared
+    ):
+        handle = here.create("f.tmp", 0o600)
+        sync()
+        here.write(handle, bytes(8192))
+        now(here.drive.flush(handle))
+        here.rename("f.tmp", "f")
+        here.write(handle, b"more", 8192)
+        here.close(handle)
+        assert here.names() == ["f"]
+        assert here.stat("f").size == 8196
