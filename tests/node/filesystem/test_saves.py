@@ -3,6 +3,7 @@
 import pytest
 
 from protocol.records import Register
+from protocol.values import Content, Kind
 from tests.node.filesystem.machines import Machine, now
 
 
@@ -371,3 +372,18 @@ class TestInodes:
         here.close(handle)
         assert here.names() == ["f"]
         assert here.stat("f").size == 8196
+
+
+class TestSealing:
+    def test_a_file_whose_bytes_leave_staging_keeps_its_times(self, here):
+        here.put("f", bytes(8192))
+        before = here.stat("f")
+        here.wait(1)
+        index = here.index
+        (group,) = index.journal.groups(2**62, 2**62, 10)
+        for write in index.registers.pending_writes(group.id):
+            if write.register is Register.CONTENT:
+                sealed = Content(Kind.FILE, 8192, before.mtime_ns, inline=bytes(8192))
+                index.registers.replace_value(write.item, write.register, write.version.dot, sealed)
+        index.tree.refresh_values(here.item("f"), index.now_ns)
+        assert here.stat("f") == before
