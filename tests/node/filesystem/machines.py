@@ -198,6 +198,9 @@ class Machine:
         inode = self._inode(path)
         now(self.drive.set_attributes(inode, AttributeChanges(mode=mode)))
 
+    def truncate(self, path: str, size: int) -> None:
+        now(self.drive.set_attributes(self._inode(path), AttributeChanges(size=size)))
+
     def utime(self, path: str, mtime_ns: int) -> None:
         inode = self._inode(path)
         now(self.drive.set_attributes(inode, AttributeChanges(mtime_ns=mtime_ns)))
