@@ -15,8 +15,8 @@ from pathlib import Path
 from node.core.content_merge import Settlement
 from node.drive import Drive
 from node.filesystem.conflict_folder import ConflictFolder, ConflictVersion
-from node.filesystem.edits import Edits
 from node.filesystem.open_files import OpenFiles
+from node.filesystem.saves import Saves
 from node.filesystem.settlements import Settlements
 from node.filesystem.values import Attributes, Invalidation, Owner
 from node.filesystem.xattrs import Xattrs
@@ -41,12 +41,13 @@ class DriveDevice:
 
     def __init__(self, index: Index, home: Path, *, is_beside: bool = False) -> None:
         self.index = index
-        home.mkdir(parents=True)
+        home.mkdir(parents=True, exist_ok=True)
 
         def now_ns() -> int:
             return index.now_ns
 
-        edits: Edits = index.edits
+        edits = Saves(index.database, index.registers, index.tree, index.journal, now_ns)
+        index.edits = edits
         staging = StagingStore(home, bytes(32))
         self.files = OpenFiles(
             index.registers, index.tree, edits, staging, NoBlocks(), now_ns, quiet_s=5

@@ -7,7 +7,6 @@ moved or made shows the number that it knows, and the drive must agree with that
 from __future__ import annotations
 
 import errno
-import os
 import stat
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
@@ -15,28 +14,16 @@ from typing import Any
 
 import trio
 
-from node.drive import Attributes, Drive, StaleEntry
+from node.drive import Attributes, StaleEntry
 from node.errors import DriveError
-from node.filesystem.conflict_folder import ConflictFolder
-from node.filesystem.open_files import OpenFiles
-from node.filesystem.saves import Saves
-from node.filesystem.settlements import Settlements
-from node.filesystem.values import AttributeChanges, Owner
-from node.filesystem.xattrs import Xattrs
-from node.storage.staging import StagingStore
-from node.storage.standing import Standing
+from node.filesystem.values import AttributeChanges
 from node.storage.tree import ROOT_INODE
 from protocol.ids import ItemId
-from protocol.values import Content, Kind
+from protocol.values import Kind
+from tests.node.drives import DriveDevice
 from tests.node.storage.indexes import Index, SentRecord
 
 CALL_NS = 2_000_000  # what a system call takes on a mount
-_OWNER = Owner(1000, 1000)
-
-
-class _NoContents:
-    async def read(self, content: Content, offset: int, size: int) -> bytes:
-        raise AssertionError("nothing is sealed here")
 
 
 class Machine:
@@ -44,62 +31,18 @@ class Machine:
 
     def __init__(self, index: Index, folder: Path) -> None:
         self.index = index
-        index.edits = self.edits = Saves(
-            index.database, index.registers, index.tree, index.journal, self._now_ns
-        )
         self._folder = folder
         self._start()
 
     def _start(self) -> None:
-        index = self.index
-        self.files = OpenFiles(
-            index.registers,
-            index.tree,
-            self.edits,
-            StagingStore(self._folder, bytes(32)),
-            _NoContents(),
-            self._now_ns,
-            60.0,
-        )
-        self.drive = Drive(
-            database=index.database,
-            registers=index.registers,
-            tree=index.tree,
-            edits=self.edits,
-            settlements=Settlements(
-                index.database,
-                index.registers,
-                index.tree,
-                index.journal,
-                self._now_ns,
-                os.urandom,
-            ),
-            files=self.files,
-            conflicts=ConflictFolder(index.tree, index.registers, _OWNER),
-            xattrs=Xattrs(
-                index.registers, self.edits, Standing(index.database), lambda _content: 0
-            ),
-            owner=_OWNER,
-            home=self._folder,
-            sync_disk=lambda: None,
-            now_ns=self._now_ns,
-        )
+        device = DriveDevice(self.index, self._folder)
+        self.drive, self.files = device.drive, device.files
         self._cached: dict[tuple[int, bytes], int] = {}
 
     def crash(self) -> None:
         """The node dies and starts anew: what was registered is there, handles are not."""
-        self.edits = self.index.edits = Saves(
-            self.index.database,
-            self.index.registers,
-            self.index.tree,
-            self.index.journal,
-            self._now_ns,
-        )
         self._start()
         self.files.recover()
-
-    def _now_ns(self) -> int:
-        return self.index.now_ns
 
     def wait(self, seconds: float) -> None:
         self.index.now_ns += int(seconds * 10**9)
