@@ -13,7 +13,13 @@ from typing import Annotated
 
 import typer
 
-from node.cli import account_commands, drive_commands, report_commands, server_commands
+from node.cli import (
+    account_commands,
+    alarm_commands,
+    drive_commands,
+    report_commands,
+    server_commands,
+)
 from node.cli.doctor_command import doctor
 from node.cli.output import EXIT_FAILED, print_error, report_mistake
 from node.errors import NodeError
@@ -40,6 +46,7 @@ app.command(epilog="Example: atoll status --json")(report_commands.status)
 app.command(epilog="Example: atoll wait ~/Atoll/report.odt --for server --timeout 60")(
     report_commands.wait
 )
+app.command(epilog="Example: atoll alarms --clear 3")(alarm_commands.alarms)
 app.command(epilog="Example: atoll conflicts")(report_commands.conflicts)
 app.command(epilog="Example: atoll resolve ~/Atoll/notes.txt --keep mine")(report_commands.resolve)
 app.command(epilog="Example: atoll doctor --json")(doctor)

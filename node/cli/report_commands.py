@@ -41,7 +41,7 @@ class Durability(StrEnum):
 
 def status(as_json: JsonOption = False, home: HomeOption = None) -> None:
     """Show what is synced, what is pending and what needs you."""
-    report = _ask(home_of(home), "status")
+    report = ask(home_of(home), "status")
     if as_json:
         print_json(report)
     else:
@@ -81,7 +81,7 @@ def wait(
     while True:
         round_s = _ROUND_S if timeout_s is None else timeout_s
         arguments = {"path": place, "for": target.value, "timeout_s": round_s}
-        answer = _ask(home_of(home), "wait", arguments, round_s + _ANSWER_SLACK_S)
+        answer = ask(home_of(home), "wait", arguments, round_s + _ANSWER_SLACK_S)
         if answer.get("done") or timeout_s is not None:
             break
     if as_json:
@@ -95,7 +95,7 @@ def conflicts(as_json: JsonOption = False, home: HomeOption = None) -> None:
 
     Nothing is lost: one version has the name, and every other one can be opened where this says.
     """
-    found = _ask(home_of(home), "conflicts")
+    found = ask(home_of(home), "conflicts")
     if as_json:
         print_json(found)
     elif not found:
@@ -127,18 +127,19 @@ def resolve(
     """
     # Not resolved, because the node knows its own links.
     arguments = {"path": os.fsencode(path.absolute()), "keep": keep}
-    answer = _ask(home_of(home), "resolve", arguments, _RESOLVE_S)
+    answer = ask(home_of(home), "resolve", arguments, _RESOLVE_S)
     if as_json:
         print_json(answer)
         return
-    kept = _text(answer.get("kept"))
+    kept = shown_text(answer.get("kept"))
     print_text("Merged." if kept == "merge" else f"Kept {kept}.")
-    print_lines(f"Beside it: {_text(beside)}" for beside in answer.get("beside", []))
+    print_lines(f"Beside it: {shown_text(beside)}" for beside in answer.get("beside", []))
 
 
-def _ask(
+def ask(
     home: Path, command: str, arguments: Mapping[str, Any] | None = None, timeout_s: float = 30.0
 ) -> Any:
+    """What the running node answers to a command."""
     from node.control.client import ControlClient
 
     with ControlClient(home) as client:
@@ -148,7 +149,7 @@ def _ask(
 def _status_lines(report: Mapping[str, Any]) -> Iterator[str]:
     device = report.get("device", {})
     is_synced = "everything is synced" if report.get("synced") else "not everything is synced yet"
-    yield f"{device.get('name', 'This device')} at {_text(report.get('mountpoint'))}: {is_synced}"
+    yield f"{device.get('name', 'This device')} at {shown_text(report.get('mountpoint'))}: {is_synced}"
     rows = list(_status_rows(report))
     if rows:
         yield from table(rows)
@@ -167,7 +168,7 @@ def _status_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         items = count(namespace.get("items", 0), "item")
         yield (
             "folder",
-            f"{_text(namespace.get('path'))}, {items}, {size(namespace.get('bytes', 0))}",
+            f"{shown_text(namespace.get('path'))}, {items}, {size(namespace.get('bytes', 0))}",
         )
     if cache := report.get("cache"):
         used, limit, pinned = (size(cache.get(name, 0)) for name in ("bytes", "limit", "pinned"))
@@ -185,43 +186,43 @@ def _pending(pending: Any) -> str:
         case None | "" | [] | ():
             return "the node does not say what"
         case [*things]:
-            return ", ".join(_text(thing) for thing in things)
+            return ", ".join(shown_text(thing) for thing in things)
         case dict():
             return _sentence(pending)
         case _:
-            return _text(pending)
+            return shown_text(pending)
 
 
 def _conflict_lines(found: list[Mapping[str, Any]]) -> list[str]:
     rows = [("PATH", "VERSION", "DEVICE", "TIME", "SIZE", "READABLE AT")]
     rows += [
         (
-            _text(each.get("path")),
-            _text(each.get("version")),
-            _text(each.get("device")),
-            _time(each.get("time")),
+            shown_text(each.get("path")),
+            shown_text(each.get("version")),
+            shown_text(each.get("device")),
+            shown_time(each.get("time")),
             size(each.get("size") or 0),
-            _text(each.get("readable_at")),
+            shown_text(each.get("readable_at")),
         )
         for each in found
     ]
     return table(rows)
 
 
-def _time(value: Any) -> str:
+def shown_time(value: Any) -> str:
     """A time of a record: seconds since 1970, or text as the node wrote it."""
     if isinstance(value, (int, float)):
         return datetime.fromtimestamp(value).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    return _text(value)
+    return shown_text(value)
 
 
 def _sentence(value: Mapping[str, Any]) -> str:
     if isinstance(message := value.get("message"), str):
         return message
-    return ", ".join(f"{key} {_text(each)}" for key, each in value.items())
+    return ", ".join(f"{key} {shown_text(each)}" for key, each in value.items())
 
 
-def _text(value: Any) -> str:
+def shown_text(value: Any) -> str:
     """A value on one line; names come from other devices and must not steer the terminal."""
     text = os.fsdecode(value) if isinstance(value, bytes) else str(value)
     return "".join(c if unicodedata.category(c) != "Cc" else f"\\x{ord(c):02x}" for c in text)

@@ -1,4 +1,4 @@
-"""What the control socket's commands do: status, wait, unmount.
+"""What the control socket's commands do: status, wait, alarms, unmount.
 
 Only reads the node's state and sets its end; shapes are those of the published interface. Made by
 `node.main`.
@@ -6,6 +6,7 @@ Only reads the node's state and sets its end; shapes are those of the published 
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from node.sync.puller import Connection, Puller
 from protocol.ids import ItemId
 from protocol.values import Kind
 
+_ALARMS_SHOWN = 16  # their evidence is two records of 1 MiB at most: an answer has 64 MiB
 _LOOK_S = 0.02  # how often a wait looks whether it is over
 
 
@@ -90,6 +92,7 @@ class Commands:
         return {
             "status": self.status,
             "wait": self.wait,
+            "alarms": self.alarms,
             "unmount": self.unmount,
         }
 
@@ -131,6 +134,27 @@ class Commands:
                 "records_from_peers": 0,
             },
         }
+
+    async def alarms(self, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Every alarm with its evidence, after that of number ``clear`` was forgotten.
+
+        Raises:
+            ControlError: there is no alarm of that number.
+        """
+        await trio.lowlevel.checkpoint()
+        clear = arguments.get("clear")
+        if clear is not None and not (isinstance(clear, int) and self._journal.clear_alarm(clear)):
+            raise ControlError("not_found", f"there is no alarm {clear}; see: atoll alarms")
+        return [
+            {
+                "id": alarm.id,
+                "kind": alarm.kind,
+                "message": alarm.message,
+                "time": alarm.time_us / 1e6,
+                "evidence": [base64.b64encode(wire).decode() for wire in alarm.evidence],
+            }
+            for alarm in self._journal.alarms()[-_ALARMS_SHOWN:]
+        ]
 
     def _troubles(self) -> list[str]:
         errors = {"publishing": self._publisher.last_error, "merging": self._merger.last_error}

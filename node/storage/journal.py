@@ -10,8 +10,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from node.storage.database import Database
+from protocol import codec
 from protocol.ids import ActorId, BlockId, DeviceId, ItemId, RecordId
+from protocol.limits import MAX_EVENT_BYTES, MAX_RECORD_BYTES
 from protocol.records import FolderChange, SignedRecord
+
+_MAX_REJECTED = 10_000  # a hostile server must not fill the disk
+_MAX_ALARMS = 1_000
+_MAX_EVIDENCE_BYTES = 4 * max(MAX_RECORD_BYTES, MAX_EVENT_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +41,17 @@ class OutboxRecord:
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """Something that a user must know of."""
+    """Something that a user must know of.
 
+    Attributes:
+        evidence: signed records or events that prove it; the one known first comes first.
+    """
+
+    id: int
     kind: str
     message: str
     time_us: int
+    evidence: tuple[bytes, ...]
 
 
 class Journal:
@@ -276,11 +288,23 @@ class Journal:
         )
         return None if row is None else (row[0], RecordId(row[1]))
 
+    def wire(self, record: RecordId) -> bytes | None:
+        """A record as it travels, if it is stored here."""
+        row = self._database.row("SELECT wire FROM records WHERE record = ?", (record,))
+        return None if row is None else bytes(row[0])
+
     def reject(self, record: RecordId, wire: bytes, reason: str) -> None:
-        """Keep a record that can not take effect."""
-        self._database.execute(
-            "INSERT OR REPLACE INTO rejected VALUES (?,?,?)", (record, reason, wire)
-        )
+        """Keep a record that can not take effect, unless too many of them are kept."""
+        row = self._database.row("SELECT count(*) FROM rejected")
+        if row is not None and row[0] < _MAX_REJECTED:
+            self._database.execute(
+                "INSERT OR REPLACE INTO rejected VALUES (?,?,?)", (record, reason, wire)
+            )
+
+    def has_rejected(self, record: RecordId) -> bool:
+        """Whether the record was rejected here."""
+        row = self._database.row("SELECT 1 FROM rejected WHERE record = ?", (record,))
+        return row is not None
 
     # Cursor, devices, alarms
 
@@ -309,14 +333,37 @@ class Journal:
             (device, account, signing_public, name),
         )
 
-    def raise_alarm(self, kind: str, message: str, time_us: int) -> None:
-        """Tell the user; the same alarm is raised once."""
+    def raise_alarm(
+        self, kind: str, message: str, time_us: int, evidence: Sequence[bytes] = ()
+    ) -> None:
+        """Tell the user; the same alarm is raised once, and a thousand are enough."""
         self._database.execute(
-            "INSERT OR IGNORE INTO alarms (time_us, kind, message) VALUES (?,?,?)",
-            (time_us, kind, message),
+            "INSERT OR IGNORE INTO alarms (time_us, kind, message, evidence) "
+            "SELECT ?,?,?,? WHERE (SELECT count(*) FROM alarms) < ?",
+            (time_us, kind, message, _packed(evidence), _MAX_ALARMS),
         )
 
     def alarms(self) -> list[Alarm]:
         """What the user must know of, oldest first."""
-        rows = self._database.execute("SELECT kind, message, time_us FROM alarms ORDER BY id")
-        return [Alarm(*row) for row in rows]
+        rows = self._database.execute(
+            "SELECT id, kind, message, time_us, evidence FROM alarms ORDER BY id"
+        )
+        return [
+            Alarm(number, kind, message, time_us, _unpacked(evidence))
+            for number, kind, message, time_us, evidence in rows
+        ]
+
+    def clear_alarm(self, alarm: int) -> bool:
+        """Forget an alarm that the user has dealt with; False when there is none of that number."""
+        self._database.execute("DELETE FROM alarms WHERE id = ?", (alarm,))
+        return self._database.changes > 0
+
+
+def _packed(evidence: Sequence[bytes]) -> bytes | None:
+    return codec.encode(list(evidence)) if evidence else None
+
+
+def _unpacked(stored: bytes | None) -> tuple[bytes, ...]:
+    if stored is None:
+        return ()
+    return tuple(codec.as_list(codec.decode(stored, _MAX_EVIDENCE_BYTES), "evidence", 2))

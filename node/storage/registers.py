@@ -28,6 +28,18 @@ _STAGING_HEAD = codec.encode([0, 0, 0])[:1]  # of the array in the column ``stag
 _EMPTY_CONTEXT_BYTES = codec.encode(EMPTY_CONTEXT.to_value())
 
 
+class DotReusedError(LocalProtocolError):
+    """Two values for one dot.
+
+    Attributes:
+        known: the record that carries the value known here; None when it waits to be sealed.
+    """
+
+    def __init__(self, item: ItemId, known: RecordId | None) -> None:
+        super().__init__(f"two values for one dot of {item}")
+        self.known = known
+
+
 @dataclass(frozen=True, slots=True)
 class Author:
     """Who writes here in this run."""
@@ -191,7 +203,7 @@ class Registers:
             Whether it changed anything: a known or covered write does not.
 
         Raises:
-            LocalProtocolError: the dot is known with another record: two values for one dot.
+            DotReusedError: the dot is known with another record.
         """
         dot = version.dot
         rows = list(
@@ -203,7 +215,7 @@ class Registers:
         for actor, n, known in rows:
             if (actor, n) == dot:
                 if known != record:
-                    raise LocalProtocolError(f"two values for one dot of {item}")
+                    raise DotReusedError(item, None if known is None else RecordId(known))
                 return False
         covered = self._cover(item, register, version.context, None, rows)
         if covered.covers(dot):

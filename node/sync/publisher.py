@@ -10,7 +10,7 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 import trio
@@ -19,6 +19,7 @@ from node.core.backoff import Backoff, BackoffPolicy
 from node.core.record_sealing import Draft, OpenedWrite, seal_record
 from node.core.staged_content import StagedContent
 from node.errors import NodeError, ServerError
+from node.storage.author_heads import AuthorHeads
 from node.storage.block_cache import BlockCache
 from node.storage.database import Database
 from node.storage.journal import Group, Journal, OutboxRecord
@@ -29,7 +30,7 @@ from node.sync.content_sealer import ContentSealer, SealedContent, StagedSource
 from node.sync.trust import Trust
 from node.sync.work_nursery import open_work_nursery
 from protocol.crypto.signing import SigningKey
-from protocol.http_api import MAX_COMMIT_RECORDS, CommitResponse, ErrorCode
+from protocol.http_api import MAX_COMMIT_RECORDS, CommitResponse, ErrorBody, ErrorCode
 from protocol.ids import BlockId, ItemId, NamespaceId
 from protocol.limits import MAX_BODY_BYTES
 from protocol.records import NO_RECORD, Register, SignedRecord
@@ -119,6 +120,7 @@ class Publisher:
         self._registers = registers
         self._tree = tree
         self._journal = journal
+        self._heads = AuthorHeads(database)
         self._trust = trust
         self._files = files
         self._sealer = sealer
@@ -323,6 +325,7 @@ class Publisher:
                 group.id, record.id, time_us, automatic=record.record.automatic
             )
             self._journal.add_own(record, [*blocks, *record.record.blocks])
+            self._heads.note_own(record)
             self._journal.close_group(group.id)
             for change in record.record.folders:
                 self._journal.note_published(change.folder, change.time_us)
@@ -433,7 +436,7 @@ class Publisher:
         """Let the cache give up blocks that no unsent record needs."""
         self._cache.unprotect([block for block in blocks if not self._journal.needs_block(block)])
 
-    def _refuse(self, record: OutboxRecord, error: Any) -> bool:
+    def _refuse(self, record: OutboxRecord, error: ErrorBody) -> bool:
         """Note why the server refused a record; True when sending it again may help."""
         if error.code == ErrorCode.BLOCKS_MISSING:
             self._uploader.forget(self._namespace)
@@ -446,6 +449,7 @@ class Publisher:
             f"the server refused a change of this device ({error.code}): {error.message}; "
             "it is kept here and not shown to other devices",
             self._now_ns() // 1000,
+            [record.wire] if error.evidence is None else [error.evidence, record.wire],
         )
         return False
 

@@ -1,38 +1,36 @@
 """Brings what the server announces into the index.
 
-One task listens (WebSocket, or long polls where that fails), one applies pages of records from the
-cursor on. Records are verified in a thread, opened, and applied in small steps, so that the mount
-answers meanwhile. Called by `node.main`.
+One task listens (WebSocket, or long polls where that fails), one hands pages of records from the
+cursor on to the intake. Records are verified in a thread and taken in in small steps, so that the
+mount answers meanwhile. Called by `node.main`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 import trio
 
 from node.core.backoff import Backoff, BackoffPolicy
-from node.core.record_sealing import OpenedWrite, open_record
 from node.errors import NodeError, ServerError
 from node.net.http_transport import RefusedError
 from node.storage.database import Database
 from node.storage.journal import Journal
 from node.storage.registers import Registers
-from node.storage.tree import Changes, Tree
+from node.storage.tree import Tree
+from node.sync.record_intake import Received, RecordIntake, RemoteChanges, parse_received
 from node.sync.trust import LogClient, Trust
-from protocol.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
+from protocol.errors import RemoteProtocolError
 from protocol.http_api import Cursor, DeltaResponse, ErrorCode, EventsResponse
-from protocol.ids import ItemId, NamespaceId, RecordId
-from protocol.records import Register, SignedRecord
+from protocol.ids import NamespaceId
+from protocol.records import SignedRecord
 
 _PAGE_RECORDS = 500
-_STEP_S = 0.004  # the loop is given back after applying for so long
 _POLL_TIMEOUT_S = 25
 _MOMENT_S = 0.005
 _STREAM_PATIENCE = 3  # streams that fail at once before polling takes over for a while
@@ -63,19 +61,6 @@ class JournalClient(LogClient, Protocol):
         """WebSocket."""
 
 
-class RemoteChanges(Protocol):
-    """What the drive does about changes that came from elsewhere."""
-
-    def expect_remote_changes(self, items: Iterable[ItemId]) -> None:
-        """Before items are changed."""
-
-    def take_remote_changes(self, changes: Changes) -> list[Any]:
-        """After they were, in the same step."""
-
-    async def announce(self, stale: list[Any]) -> None:
-        """Tell the kernel."""
-
-
 class Puller:
     """Pulls one namespace.
 
@@ -97,8 +82,6 @@ class Puller:
         now_ns: Callable[[], int],
     ) -> None:
         self._database = database
-        self._registers = registers
-        self._tree = tree
         self._journal = journal
         self._trust = trust
         self._drive = drive
@@ -111,7 +94,16 @@ class Puller:
         self._progress = trio.Event()
         self.announced = 0
         self._state: EventsResponse | None = None
-        self.records_applied = 0
+        self._intake = RecordIntake(
+            database=database,
+            registers=registers,
+            tree=tree,
+            journal=journal,
+            trust=trust,
+            drive=drive,
+            namespace=namespace,
+            now_ns=now_ns,
+        )
         self.connection = Connection.CONNECTING
         self.last_error: str | None = None
 
@@ -131,6 +123,11 @@ class Puller:
         self._wanted.set()
         while self._answered < wanted:
             await self._progress.wait()
+
+    @property
+    def records_applied(self) -> int:
+        """Records that were taken in by this run."""
+        return self._intake.records_applied
 
     @property
     def is_behind(self) -> bool:
@@ -250,114 +247,33 @@ class Puller:
 
     async def _apply_page(self, page: DeltaResponse) -> None:
         cursor = _cursor(page.cursor)
-        received = [(entry.position, entry.record) for entry in page.records]
-        parsed = await self._parse(received)
-        stale: list[Any] = []
-        index = 0
-        while index < len(parsed):
-            started = trio.current_time()
-            with self._database.transaction():
-                while index < len(parsed):
-                    position, wire, record = parsed[index]
-                    if isinstance(record, SignedRecord):
-                        stale += self._apply(record, position)
-                    else:
-                        self._reject(wire, str(record))
-                    index += 1
-                    if trio.current_time() - started > _STEP_S:
-                        break
-                self._journal.set_cursor(cursor.journal_epoch, parsed[index - 1][0])
+        received = await self._verified([(entry.position, entry.record) for entry in page.records])
+        while received:
+            count, stale = self._intake.take_some(received, cursor.journal_epoch)
+            received = received[count:]
             await self._drive.announce(stale)
-            stale = []
             await trio.lowlevel.checkpoint()
         with self._database.transaction():
             self._journal.set_cursor(cursor.journal_epoch, cursor.position)
 
-    async def _parse(
-        self, received: Sequence[tuple[int, bytes]]
-    ) -> list[tuple[int, bytes, SignedRecord | Exception]]:
+    async def _verified(self, wires: Sequence[tuple[int, bytes]]) -> list[Received]:
         """Parse and verify a page; a stranger's record makes the logs be fetched once more."""
-        parsed = await trio.to_thread.run_sync(_parse_all, received)
-        if all(
-            isinstance(record, SignedRecord) and self._journal.knows(record.id)
-            for _, _, record in parsed
+        parsed = await trio.to_thread.run_sync(_parse_all, wires)
+        records = [each.record for each in parsed if isinstance(each.record, SignedRecord)]
+        if len(records) == len(parsed) and all(
+            self._journal.knows(record.id) for record in records
         ):
             return parsed  # verified when they came, or made here
-        strangers = [
-            record
-            for _, _, record in parsed
-            if isinstance(record, SignedRecord)
-            and (
-                self._trust.author(record.record.device) is None
-                or record.record.epoch not in self._trust.epochs
-            )
-        ]
-        if strangers:
+        if any(
+            self._trust.author(record.record.device) is None
+            or record.record.epoch not in self._trust.epochs
+            for record in records
+        ):
             await self._trust.refresh(self._client)
         return await trio.to_thread.run_sync(self._verify_all, parsed)
 
-    def _verify_all(
-        self, parsed: list[tuple[int, bytes, SignedRecord | Exception]]
-    ) -> list[tuple[int, bytes, SignedRecord | Exception]]:
-        return [
-            (position, wire, self._verified(record) if isinstance(record, SignedRecord) else record)
-            for position, wire, record in parsed
-        ]
-
-    def _verified(self, record: SignedRecord) -> SignedRecord | Exception:
-        author = self._trust.author(record.record.device)
-        try:
-            if record.record.namespace != self._namespace:
-                raise RemoteProtocolError("the record belongs to another namespace")
-            if author is None:
-                raise RemoteProtocolError(f"{record.record.device} may not write here")
-            record.verify(author.signing_public)
-        except ProtocolError as error:
-            return error
-        return record
-
-    def _apply(self, record: SignedRecord, position: int) -> list[Any]:
-        """Take in one verified record; in a transaction."""
-        if self._journal.knows(record.id):
-            self._journal.acknowledge(record.id, position)
-            return []
-        try:
-            writes = open_record(record, self._trust.epochs)
-        except ProtocolError as error:
-            self._reject(record.to_wire(), str(error))
-            return []
-        self._journal.add_received(record, position)
-        items = list(dict.fromkeys(write.item for write in writes))
-        self._drive.expect_remote_changes(items)
-        self._tree.take_changes()
-        for write in writes:
-            self._write(write, record)
-        for change in record.record.folders:
-            self._tree.note_entries_changed(change.folder, change.time_us)
-            self._journal.note_published(change.folder, change.time_us)
-        now_ns = self._now_ns()
-        placed = {write.item for write in writes if write.register is Register.PLACEMENT}
-        for item in items:
-            self._tree.refresh(item, now_ns, is_placed_anew=item in placed)
-        self._journal.drop_if_dead(record.id)
-        self.records_applied += 1
-        return self._drive.take_remote_changes(self._tree.take_changes())
-
-    def _write(self, write: OpenedWrite, record: SignedRecord) -> None:
-        try:
-            self._registers.apply_remote(write.item, write.register, write.version, record.id)
-        except LocalProtocolError as error:
-            self._alarm("dot", f"{error}: a device was cloned, or the server forged; {record.id}")
-
-    def _reject(self, wire: bytes, reason: str) -> None:
-        """Keep a record that has no effect here: a later release may understand it."""
-        try:
-            record_id = SignedRecord.from_wire(wire).id
-        except ProtocolError:
-            # Its body can not be told from its signature; whatever it is, these bytes name it.
-            record_id = RecordId(hashlib.blake2b(wire, digest_size=RecordId.size_bytes).digest())
-        self._journal.reject(record_id, wire, reason)
-        self._alarm("record", f"record {record_id} has no effect here: {reason}")
+    def _verify_all(self, parsed: Sequence[Received]) -> list[Received]:
+        return [self._intake.verified(each) for each in parsed]
 
     def _alarm(self, kind: str, message: str) -> None:
         self._journal.raise_alarm(kind, message, self._now_ns() // 1000)
@@ -369,16 +285,8 @@ class Puller:
         self.connection = Connection.OFFLINE
 
 
-def _parse_all(
-    received: Sequence[tuple[int, bytes]],
-) -> list[tuple[int, bytes, SignedRecord | Exception]]:
-    parsed: list[tuple[int, bytes, SignedRecord | Exception]] = []
-    for position, wire in received:
-        try:
-            parsed.append((position, wire, SignedRecord.from_wire(wire)))
-        except ProtocolError as error:
-            parsed.append((position, wire, error))
-    return parsed
+def _parse_all(wires: Sequence[tuple[int, bytes]]) -> list[Received]:
+    return [parse_received(position, wire) for position, wire in wires]
 
 
 def _cursor(text: str) -> Cursor:

@@ -32,6 +32,18 @@ _NAMESPACE_LOG = "namespace_log"
 _MAX_STORED_BYTES = 1024 * MAX_EVENT_BYTES
 
 
+class ForkedLogError(RemoteProtocolError):
+    """A log does not continue the one that is known.
+
+    Attributes:
+        evidence: the event known here, and the one that the server gave in its place, if any.
+    """
+
+    def __init__(self, message: str, evidence: Sequence[SignedEvent]) -> None:
+        super().__init__(message)
+        self.evidence = tuple(event.to_wire() for event in evidence)
+
+
 class LogClient(Protocol):
     """What of the server's client is used here."""
 
@@ -129,7 +141,8 @@ class Trust:
             verified = self._verify(account_events, namespace_events)
         except RemoteProtocolError as error:
             message = f"the server's logs can not be trusted: {error}"
-            self._journal.raise_alarm("log", message, 0)
+            evidence = error.evidence if isinstance(error, ForkedLogError) else ()
+            self._journal.raise_alarm("log", message, 0, evidence)
             raise ServerError("untrusted_log", message) from error
         with self._database.transaction():
             self._database.set_meta(_ACCOUNT_LOG, codec.encode(account_wire))
@@ -144,18 +157,21 @@ class Trust:
     def _check_continues(
         self, account_events: Sequence[SignedEvent], namespace_events: Sequence[SignedEvent]
     ) -> None:
-        if self._verified is None:
-            return
-        for name, log, events in (
-            ("account", self._verified.account, account_events),
-            ("namespace", self._verified.namespace, namespace_events),
+        for name, key, events in (
+            ("account", _ACCOUNT_LOG, account_events),
+            ("namespace", _NAMESPACE_LOG, namespace_events),
         ):
-            if len(events) < log.length:
-                raise RemoteProtocolError(
-                    f"the {name} log has {len(events)} events, and had {log.length}"
+            stored = self._database.meta(key)
+            known = [] if stored is None else _unpack(stored)
+            if len(events) < len(known):
+                raise ForkedLogError(
+                    f"the {name} log has {len(events)} events, and had {len(known)}", known[-1:]
                 )
-            if events[log.length - 1].id != log.head:
-                raise RemoteProtocolError(f"the {name} log was forked after event {log.length - 1}")
+            for number, (one, other) in enumerate(zip(known, events, strict=False)):
+                if one.id != other.id:
+                    raise ForkedLogError(
+                        f"the {name} log was forked at event {number}", [one, other]
+                    )
 
     def _verify(
         self, account_events: Sequence[SignedEvent], namespace_events: Sequence[SignedEvent]

@@ -17,6 +17,7 @@ from tests.node.cli.command_line import node_on
 
 COMMANDS = {
     "account": ["create"],
+    "alarms": [],
     "conflicts": [],
     "doctor": [],
     "login": [],
@@ -183,6 +184,34 @@ def test_a_wait_that_takes_too_long_says_what_is_pending(atoll, pending, sentenc
     assert is_one_sentence(outcome.err)
     assert "still pending after 1 s" in outcome.err
     assert sentence in outcome.err
+
+
+def test_alarms_are_listed_with_their_evidence_and_can_be_forgotten(atoll):
+    found = [
+        {
+            "id": 3,
+            "kind": "fork",
+            "message": "it was copied",
+            "time": 5.0,
+            "evidence": ["AA==", "AQ=="],
+        },
+        {"id": 4, "kind": "log", "message": "forked", "time": 0.0, "evidence": []},
+    ]
+    asked = []
+
+    def answer(arguments):
+        asked.append(arguments)
+        return [each for each in found if each["id"] != arguments.get("clear")]
+
+    with node_on(atoll.home, alarms=answer):
+        listed = atoll("alarms")
+        as_json = json.loads(atoll("alarms", "--json").out)
+        cleared = atoll("alarms", "--clear", "3")
+    assert as_json == found
+    assert "it was copied (2 pieces of evidence; see --json)" in listed.out
+    assert "4  forked\n" in listed.out
+    assert "copied" not in cleared.out
+    assert asked == [{}, {}, {"clear": 3}]
 
 
 def test_conflicts_are_listed_with_where_they_can_be_read(atoll):

@@ -1,0 +1,136 @@
+"""Devices with an index each that take in each other's sealed, signed records by the real intake.
+
+The server is a list: the journal in its order. Local changes are made by the index's own `Edits`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from node.core.record_sealing import Draft, OpenedWrite, seal_record
+from node.storage.author_heads import AuthorHeads
+from node.storage.database import Database
+from node.storage.registers import Author
+from node.sync.record_intake import RecordIntake, parse_received
+from protocol.crypto.keys import EpochKeys
+from protocol.crypto.signing import SigningKey
+from protocol.ids import DeviceId, EventId, NamespaceId, actor_id
+from protocol.logs import DeviceEntry
+from protocol.records import NO_RECORD, SignedRecord
+from tests.node.storage.indexes import Index
+
+NAMESPACE = NamespaceId(b"n" * 32)
+KEYS = EpochKeys.from_secret(NAMESPACE, 1, b"s" * 32)
+EPOCH = "journal"
+
+
+class NoKernel:
+    """The drive's part in taking in records, for an index that nobody has mounted."""
+
+    def expect_remote_changes(self, items: Any) -> None:
+        pass
+
+    def take_remote_changes(self, changes: Any) -> list[Any]:
+        return []
+
+    async def announce(self, stale: list[Any]) -> None:
+        pass
+
+
+class Account:
+    """What the logs say: the same for everybody who has read them."""
+
+    def __init__(self) -> None:
+        self.devices: dict[DeviceId, DeviceEntry] = {}
+        self.epochs = {1: KEYS}
+
+    def author(self, device: DeviceId) -> DeviceEntry | None:
+        return self.devices.get(device)
+
+
+class SealedDevice(Index):
+    """An index that seals what it wrote, and takes in what others sealed.
+
+    Attributes:
+        sealed: every record of this run, in the order of its making.
+    """
+
+    def __init__(
+        self, database: Database, number: int, account: Account, incarnation: bytes = b"run 0001"
+    ) -> None:
+        super().__init__(database, number)
+        self.account = account
+        self.signing = SigningKey.from_seed(bytes([number]) * 32)
+        self.sealed: list[SignedRecord] = []
+        entry = DeviceEntry(self.device, self.signing.public, bytes(32), b"", {})
+        account.devices.setdefault(self.device, entry)
+        self.start(incarnation)
+
+    def start(self, incarnation: bytes | None = None) -> None:
+        """A run of the device begins."""
+        self.incarnation = incarnation or os.urandom(8)
+        self.author = Author(actor_id(self.device, self.incarnation), self.device)
+        self.registers._author = self.author
+        self.sequence, self.previous = 0, NO_RECORD
+        for item in self.registers.adopt_waiting_writes():
+            self.tree.refresh(item, self.now_ns)
+        self.intake = RecordIntake(
+            database=self.database,
+            registers=self.registers,
+            tree=self.tree,
+            journal=self.journal,
+            trust=self.account,  # type: ignore[arg-type]
+            drive=NoKernel(),
+            namespace=NAMESPACE,
+            now_ns=lambda: self.now_ns,
+        )
+
+    def seal_all(self) -> list[SignedRecord]:
+        """Everything that waits, as records in the outbox."""
+        records = []
+        for group in self.journal.groups(2**62, 2**62, 1000):
+            writes = self.registers.pending_writes(group.id)
+            folders = self.journal.group_folders(group.id)
+            self.journal.close_group(group.id)
+            if not writes:
+                continue
+            time_us = max(group.last_us, *(write.version.time_us for write in writes))
+            draft = Draft(
+                namespace=NAMESPACE,
+                device=self.device,
+                incarnation=self.incarnation,
+                sequence=self.sequence + 1,
+                previous=self.previous,
+                hybrid_time_us=time_us,
+                account_head=EventId(bytes(32)),
+                namespace_head=EventId(bytes(32)),
+                folders=folders,
+                writes=[OpenedWrite(each.item, each.register, each.version) for each in writes],
+            )
+            record = seal_record(draft, KEYS, self.signing)
+            self.registers.mark_sealed(group.id, record.id, time_us)
+            self.journal.add_own(record, ())
+            AuthorHeads(self.database).note_own(record)
+            self.sequence, self.previous = self.sequence + 1, record.id
+            records.append(record)
+        self.sealed += records
+        return records
+
+    def take(self, records: list[SignedRecord], first_position: int = 1) -> None:
+        """Take in records as they stand in the server's journal."""
+        received = [
+            self.intake.verified(parse_received(position, record.to_wire()))
+            for position, record in enumerate(records, first_position)
+        ]
+        while received:
+            count, _ = self.intake.take_some(received, EPOCH)
+            received = received[count:]
+
+    @property
+    def alarm_kinds(self) -> list[str]:
+        return [alarm.kind for alarm in self.journal.alarms()]
+
+    @property
+    def rejected(self) -> set[bytes]:
+        return {row[0] for row in self.database.execute("SELECT record FROM rejected")}
