@@ -19,11 +19,12 @@ import trio
 from node.core.backoff import Backoff, BackoffPolicy
 from node.core.content_merge import Settlement, Side, wait_s
 from node.core.tree_view import Version, choose_content
-from node.errors import NodeError
+from node.errors import NodeError, ServerError
 from node.storage.registers import Registers
 from node.storage.tree import Tree
 from node.storage.verdicts import Verdicts
-from node.sync.sibling_merge import SiblingMerge
+from node.sync.sibling_merge import Joined, SiblingMerge
+from protocol.http_api import ErrorCode
 from protocol.ids import DeviceId, ItemId
 from protocol.values import Content
 from protocol.version_vector import Dot
@@ -169,7 +170,13 @@ class Merger:
             return True
         if self._is_behind() or self._drive.is_being_written(item):
             return False
-        joined = await self._merging.join(siblings[:MOST_SIBLINGS], self._registers.history(item))
+        history = self._registers.history(item)
+        try:
+            joined = await self._merging.join(siblings[:MOST_SIBLINGS], history)
+        except ServerError as error:
+            if error.code != ErrorCode.NOT_FOUND:
+                raise
+            joined = Joined(None, "the bytes of a version that is needed for it are gone")
         if self._verdicts.state(item) != state or self._drive.is_being_written(item):
             return False
         if joined.side is None:

@@ -131,8 +131,16 @@ class Puller:
 
     @property
     def is_behind(self) -> bool:
-        """Whether the server has announced changes that are not applied here yet."""
-        return self.connection is Connection.ONLINE and self._journal.cursor[1] < self.announced
+        """Whether the server has, or may have, changes that are not applied here yet."""
+        match self.connection:
+            case Connection.CONNECTING:
+                return (
+                    True  # it was not heard of yet in this run; soon it was, or can not be reached
+                )
+            case Connection.ONLINE:
+                return self._journal.cursor[1] < self.announced
+            case Connection.OFFLINE:
+                return False
 
     # Listening
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from node.core.staged_content import StagedContent
 from node.errors import DriveError
 from node.filesystem.values import StaleEntry
 from node.storage.tree import ROOT_INODE
@@ -122,3 +123,19 @@ async def test_a_save_over_a_merge_covers_its_double(world: DriveWorld) -> None:
     for device in (a, b):
         assert await device.read_file("a.txt") == b"both and more"
         assert device.lost() == []
+
+
+async def test_a_long_settlement_survives_in_staging_once_it_is_synced(
+    world: DriveWorld, conflict: None
+) -> None:
+    a, _ = world.devices
+    data = b"a line of text\n" * 20_000
+    item = a.index.row_at("a.txt").item
+    staged = a.drive.stage(item, data, 7)
+    assert isinstance(staged, StagedContent)
+    a.settle("a.txt", staged)
+    await a.drive.sync_content(staged)
+    assert a.files.was_synced(staged.staging), "what refers to its blocks will be synced too"
+    assert await a.read_file("a.txt") == data
+    await a.write_file("a.txt", b"shorter")
+    assert await a.read_file("a.txt") == b"shorter"

@@ -110,6 +110,26 @@ def test_edits_of_the_same_line_are_one_conflict_that_one_device_settles_for_bot
     assert "there is no conflict" in again.stderr
 
 
+def test_fifty_edits_on_each_of_two_devices_are_one_conflict(world: World) -> None:
+    a, b = started(world)
+    shared_file(a, b, "note.txt", "".join(LINES))
+    world.server.stop()
+    for number in range(50):
+        for device in (a, b):
+            text = text_with({3: f"edit {number} by {device.name}\n"})
+            (device.mount / "note.txt").write_text(text)
+    world.server.start()
+    for device in (a, b, a):
+        device.wait()
+    for device in (a, b):
+        (conflict,) = device.conflicts()
+        texts = {
+            (device.mount / "note.txt").read_text(),
+            Path(conflict["readable_at"]).read_text(),
+        }
+        assert texts == {text_with({3: f"edit 49 by {name}\n"}) for name in ("a", "b")}
+
+
 def test_what_was_resolved_survives_a_crash_and_both_are_files(world: World) -> None:
     a, b = overlapping(world)
     world.server.stop()

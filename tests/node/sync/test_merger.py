@@ -398,6 +398,18 @@ async def test_bytes_that_do_not_come_are_an_error_that_is_shown_and_tried_again
     assert first.source.reads < 20, "it does not ask in a loop"
 
 
+async def test_bytes_that_are_gone_for_good_leave_a_conflict_with_its_reason(world, clock):
+    devices = apart(world, BASE.replace("one", "ONE"), BASE.replace("five", "FIVE"))
+    first = devices[0]
+    first.source.failures = [ServerError("not_found", "there is no such block")]
+    async with running(first):
+        await trio.sleep(60)
+    assert first.error() is None
+    assert first.source.reads == 1
+    reason = first.merger.reason(first.index.row_at("a").item)
+    assert reason == "the bytes of a version that is needed for it are gone"
+
+
 async def test_fifty_edits_made_apart_are_one_merge(world, clock):
     first, second, _ = world.indexes
     first.make_file("a", BASE)
