@@ -90,6 +90,19 @@ def side_of(version: Version[Content]) -> Side:
     return Side((version,), version.context.add([version.dot]), version.value)
 
 
+def distinct_sides(siblings: Iterable[Version[Content]]) -> list[Side]:
+    """One side for all siblings with the same bytes, the earliest first."""
+    sides: list[Side] = []
+    for version in sorted(siblings, key=lambda version: version.rank):
+        place = next((n for n, side in enumerate(sides) if side.shows(version.value)), len(sides))
+        alike = sides[place : place + 1]
+        side = side_of(version)
+        sides[place : place + 1] = [
+            alike[0].with_bytes(side, version.value, None) if alike else side
+        ]
+    return sides
+
+
 def choose_base(
     one: Side, other: Side, known: Iterable[Version[Content]]
 ) -> Version[Content] | None:
@@ -113,13 +126,9 @@ def choose_base(
 def settled(one: Side, other: Side, known: Sequence[Version[Content]]) -> Side | None:
     """Both sides as one, where that needs no bytes: one of them adds nothing.
 
-    Equal bytes are one version. A side that equals the base yields. So does a side whose bytes
-    somebody else had written as well, in a version that the other side was written over: two
+    A side that equals the base yields. So does a side whose bytes somebody else had written as well, in a version that the other side was written over: two
     devices that made the same merge at once end up here, when somebody edits one of the two.
     """
-    if one.content is not None and other.shows(one.content):
-        later = max((*one.versions, *other.versions), key=lambda version: version.rank)
-        return one.with_bytes(other, later.value, one.data or other.data)
     for yielding, staying in ((one, other), (other, one)):
         if _adds_nothing(yielding, staying, known):
             return yielding.with_bytes(staying, staying.content, staying.data)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from node.core.content_merge import Side, choose_base, may_be_text, settled, side_of
+from node.core.content_merge import Side, choose_base, distinct_sides, may_be_text, settled, side_of
 from node.core.text_lines import MAX_TEXT_BYTES
 from node.core.text_merge import Merged, NotMergeable, Overlap, mark, merge
 from node.core.tree_view import Version
@@ -55,11 +55,14 @@ class SiblingMerge:
     ) -> Joined:
         """Merge as many siblings as go together.
 
+        Siblings with the same bytes are one already; they alone are nothing to publish, or devices
+        that merge at once would go on covering each other's merges.
+
         Raises:
             ServerError: bytes are not here and did not arrive.
             StorageError: bytes can not be read.
         """
-        waiting = [side_of(version) for version in sorted(siblings, key=lambda each: each.rank)]
+        waiting = distinct_sides(siblings)
         known = [*history, *siblings]
         reason = ""
         while len(waiting) > 1:
@@ -72,7 +75,7 @@ class SiblingMerge:
                 else:
                     reason = result
                     left.append(other)
-            if len(joined.versions) > 1:
+            if joined is not first:
                 return Joined(joined, reason if left else "")
             waiting = left
         return Joined(None, reason)

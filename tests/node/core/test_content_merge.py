@@ -2,7 +2,7 @@
 
 import pytest
 
-from node.core.content_merge import choose_base, settled, side_of, wait_s
+from node.core.content_merge import choose_base, distinct_sides, settled, side_of, wait_s
 from node.core.tree_view import Version
 from protocol.ids import ActorId, DeviceId
 from protocol.values import Content, Kind
@@ -55,12 +55,16 @@ def test_a_clock_that_ran_ahead_makes_nothing_newer():
     assert base(one, other, ahead, after) == after
 
 
-def test_equal_bytes_are_one_version_with_the_later_time():
+def test_siblings_with_the_same_bytes_are_one_side_with_the_later_time():
     other = written(2, 1, b"ours", SECOND, time_us=99)
-    joined = settled(side_of(OURS), side_of(other), [])
-    assert joined is not None
-    assert joined.versions == (OURS, other)
-    assert joined.content == other.value
+    sides = distinct_sides([other, THEIRS, OURS])
+    found = [[version.dot for version in side.versions] for side in sides]
+    assert sorted(found) == sorted([[OURS.dot, other.dot], [THEIRS.dot]])
+    alike = next(side for side in sides if len(side.versions) == 2)
+    assert alike.content == other.value
+    assert alike.mtime_ns == other.value.mtime_ns
+    assert alike.context.covers(OURS.dot)
+    assert alike.context.covers(other.dot)
 
 
 @pytest.mark.parametrize("is_first", [True, False])
