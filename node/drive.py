@@ -42,6 +42,7 @@ from node.filesystem.xattrs import Xattrs
 from node.storage.database import Database
 from node.storage.registers import Registers
 from node.storage.tree import ROOT_INODE, Changes, EntryRow, ItemRow, Tree
+from node.sync.workers import RunSync
 from protocol.ids import ItemId
 from protocol.limits import MAX_NAME_BYTES, MAX_SYMLINK_BYTES
 from protocol.records import Register
@@ -93,6 +94,7 @@ class Drive:
         home: Path,
         sync_disk: Callable[[], None],
         now_ns: Callable[[], int],
+        run_sync: RunSync,
     ) -> None:
         self._database = database
         self._registers = registers
@@ -106,6 +108,7 @@ class Drive:
         self._home = home
         self._sync_disk = sync_disk  # blocks until sealed blocks and the index are on the disk
         self._now_ns = now_ns
+        self._run_sync = run_sync
         self._lookups: dict[int, int] = {}
         self._held: dict[int, _Held] = {}
         self._shown_before: dict[int, Version[Content]] = {}
@@ -544,14 +547,14 @@ class Drive:
             self._edits.make_urgent(file.item)
             self._published.set()
         await self._files.sync(file)
-        await trio.to_thread.run_sync(self._sync_disk)
+        await self._run_sync(self._sync_disk)
 
     async def fsync_folder(self, inode: int) -> None:
         """The folder's entries survive the loss of power; its waiting changes are published."""
         if not self._conflicts.holds(inode):
             self._edits.make_urgent(self._folder(inode).item)
             self._published.set()
-        await trio.to_thread.run_sync(self._sync_disk)
+        await self._run_sync(self._sync_disk)
 
     async def release(self, handle: int) -> None:
         """The last use of a handle; what was written is registered."""
@@ -718,7 +721,7 @@ class Drive:
             StorageError: the disk refused.
         """
         await self._files.sync_content(content)
-        await trio.to_thread.run_sync(self._sync_disk)
+        await self._run_sync(self._sync_disk)
 
     def stage(self, item: ItemId, data: bytes, mtime_ns: int) -> Content:
         """The content of a file with these bytes, to be settled on at once.

@@ -5,7 +5,8 @@ Called by the publisher and the puller.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,8 +59,13 @@ class Draft:
         return all(write.version.automatic for write in self.writes)
 
 
-def seal_record(draft: Draft, keys: EpochKeys, signing: SigningKey) -> SignedRecord:
-    """Seal the values of a draft and sign the record.
+def seal_record(
+    draft: Draft,
+    keys: EpochKeys,
+    signing: SigningKey,
+    token_bytes: Callable[[int], bytes] = os.urandom,
+) -> SignedRecord:
+    """Seal the values of a draft, under nonces of ``token_bytes``, and sign the record.
 
     Raises:
         LocalProtocolError: a value can not be encoded, or a content is still in staging.
@@ -76,6 +82,7 @@ def seal_record(draft: Draft, keys: EpochKeys, signing: SigningKey) -> SignedRec
             keys.values,
             codec.encode(value.to_value()),
             _place(draft.namespace, write.item, write.register, keys.number, write.version.dot),
+            token_bytes,
         )
         dot = write.version.dot
         writes.append(RecordWrite(write.item, write.register, dot.n, write.version.context, sealed))

@@ -62,12 +62,14 @@ class Edits:
         tree: Tree,
         journal: Journal,
         now_ns: Callable[[], int],
+        token_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._database = database
         self._registers = registers
         self._tree = tree
         self._journal = journal
         self._now_ns = now_ns
+        self._token_bytes = token_bytes
         self._contents = ContentWrites(registers, tree, journal, now_ns)
 
     def create(
@@ -85,9 +87,9 @@ class Edits:
             raise drive_error(errno.EEXIST)
         if content.kind is Kind.DIRECTORY:
             self._check_depth(folder, 0)
-        item = ItemId(os.urandom(ItemId.size_bytes))
+        item = ItemId(self._token_bytes(ItemId.size_bytes))
         time_us = self._time_us()
-        link = Link(LinkId(os.urandom(LinkId.size_bytes)), folder, name)
+        link = Link(LinkId(self._token_bytes(LinkId.size_bytes)), folder, name)
         placement = Placement((link,))
         haunted = self._haunted(folder)
         with self._database.transaction():
@@ -127,7 +129,7 @@ class Edits:
             raise drive_error(errno.ENOENT)
         if len(present) >= MAX_LINKS:
             raise drive_error(errno.EMLINK)
-        added = Link(LinkId(os.urandom(LinkId.size_bytes)), folder, name)
+        added = Link(LinkId(self._token_bytes(LinkId.size_bytes)), folder, name)
         with self._database.transaction():
             time_us = self._time_us(self._registers.placements(row.item))
             group = self._open_group(time_us, [row.item, *self._haunted(folder)])

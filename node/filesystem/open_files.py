@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-import trio
-
 from node.core.save_patterns import is_temporary_name
 from node.core.staged_content import StagedContent, staged_content
 from node.core.tree_view import Version
@@ -30,6 +28,7 @@ from node.storage.staging_pieces import BaseRange, StagedBytes
 from node.storage.staging_snapshot import StagingSnapshot
 from node.storage.tree import ItemRow, Tree
 from node.sync.content_sealer import StagedSource
+from node.sync.workers import RunSync
 from protocol.ids import ItemId
 from protocol.limits import INLINE_BYTES, MAX_FILE_BYTES
 from protocol.values import Content, Kind
@@ -90,8 +89,10 @@ class OpenFiles:
         source: ContentSource,
         now_ns: Callable[[], int],
         quiet_s: float,
+        run_sync: RunSync,
     ) -> None:
         """``quiet_s``: an open file that nobody wrote to for so long is published as it is."""
+        self._run_sync = run_sync
         self._quiet_ns = int(quiet_s * 1_000_000_000)
         self._registers = registers
         self._tree = tree
@@ -331,7 +332,7 @@ class OpenFiles:
             return
         self._synced.add(staging.identity.hex())
         try:
-            await trio.to_thread.run_sync(staging.sync)
+            await self._run_sync(staging.sync)
         except StorageError:
             if file.staging is staging:
                 raise
@@ -346,7 +347,7 @@ class OpenFiles:
             return  # sealed meanwhile: the bytes are in blocks now
         self._synced.add(content.staging)
         try:
-            await trio.to_thread.run_sync(staging.sync)
+            await self._run_sync(staging.sync)
         except StorageError:
             if content.staging in self._staged_files:
                 raise

@@ -76,8 +76,9 @@ class Saves(Edits):
         tree: Tree,
         journal: Journal,
         now_ns: Callable[[], int],
+        token_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        super().__init__(database, registers, tree, journal, now_ns)
+        super().__init__(database, registers, tree, journal, now_ns, token_bytes)
         self._lately = SaveMemory()
 
     def create(
@@ -417,16 +418,16 @@ class Saves(Edits):
         assert backup is not None
         content, attributes = self._held_by(keeper.row)
         value = replace(content.value, origin=None)
-        item = keeper.replaced or ItemId(os.urandom(ItemId.size_bytes))
+        item = keeper.replaced or ItemId(self._token_bytes(ItemId.size_bytes))
         if keeper.replaced is not None:
             former = self._registers.placements(item)[0].value.former
-            link_id = former[0].id if former else LinkId(os.urandom(LinkId.size_bytes))
+            link_id = former[0].id if former else LinkId(self._token_bytes(LinkId.size_bytes))
             link = Link(link_id, backup.parent, backup.shown)
             self._write_links(item, [link], [], time_us, group)
             version = self._write_alone(item, value, None, time_us, group)
             self._set_own_attributes(item, lambda *_: attributes, [item])
         else:
-            link = Link(LinkId(os.urandom(LinkId.size_bytes)), backup.parent, backup.shown)
+            link = Link(LinkId(self._token_bytes(LinkId.size_bytes)), backup.parent, backup.shown)
             write = self._registers.write_first
             write(item, Register.PLACEMENT, Placement((link,)), time_us, group)
             write(item, Register.ATTRIBUTES, attributes, time_us, group)

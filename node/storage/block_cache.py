@@ -32,8 +32,18 @@ class BlockCache:
     Concurrency: every method may be called from any thread.
     """
 
-    def __init__(self, directory: Path, limit_bytes: int = 10 * 1024**3) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        limit_bytes: int = 10 * 1024**3,
+        sync_threads: int = _SYNC_THREADS,
+    ) -> None:
         """Take over a directory; what a crash left half written is removed.
+
+        Args:
+            directory: used by nobody else.
+            limit_bytes: evicts beyond it what is not protected.
+            sync_threads: that sync files side by side; with 1, the caller's thread does it alone.
 
         Raises:
             StorageError: it can not be read.
@@ -41,6 +51,7 @@ class BlockCache:
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
         self._directory = directory
+        self._sync_threads = sync_threads
         self._lock = threading.Lock()
         self._sync_lock = threading.Lock()  # whoever comes second waits for what the first one took
         self._sizes: OrderedDict[BlockId, int] = OrderedDict()  # longest unused first
@@ -168,11 +179,13 @@ class BlockCache:
         paths = [self._path(block) for block in pending]
         folders = list({path.parent for path in paths})
         try:
-            if len(paths) == 1:
-                _sync_file(paths[0])
-                _sync_folder(folders[0])
+            if self._sync_threads == 1 or len(paths) == 1:
+                for path in paths:
+                    _sync_file(path)
+                for folder in folders:
+                    _sync_folder(folder)
             else:
-                with ThreadPoolExecutor(min(_SYNC_THREADS, len(paths))) as threads:
+                with ThreadPoolExecutor(min(self._sync_threads, len(paths))) as threads:
                     list(threads.map(_sync_file, paths))
                     list(threads.map(_sync_folder, folders))
             _sync_folder(self._directory)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -64,6 +65,7 @@ class StagingStore:
         *,
         memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
         descriptor_limit: int = DESCRIPTOR_LIMIT,
+        token_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
         """Takes over a directory that exists.
 
@@ -72,8 +74,10 @@ class StagingStore:
             key: 32 secret bytes; every file gets a key of its own derived from it.
             memory_limit_bytes: bound on unflushed bytes over all files.
             descriptor_limit: bound on open files, snapshots not counted.
+            token_bytes: gives the names of files.
         """
         self._key = key
+        self._token_bytes = token_bytes
         self._directory = StagingDirectory(directory, descriptor_limit)
         self._recent: RecentSegments[StagingFile] = RecentSegments(
             max(1, memory_limit_bytes // SEGMENT_BYTES)
@@ -95,7 +99,7 @@ class StagingStore:
             label: at most 64 bytes that tell the caller after a crash whose bytes these are.
         """
         assert len(label) <= MAX_LABEL_BYTES
-        identity = os.urandom(STAGING_ID_BYTES)
+        identity = self._token_bytes(STAGING_ID_BYTES)
         state = FileState(size=base_size, base_limit=base_size, floor=0, label=label)
         return self._to_file(identity, StagedContent(state), exists=False)
 

@@ -6,7 +6,6 @@ former run ended, since groups and outbox are in the index. Called by `node.main
 
 from __future__ import annotations
 
-import random
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ from node.sync.block_uploader import BlockUploader
 from node.sync.content_sealer import ContentSealer, SealedContent, StagedSource
 from node.sync.trust import Trust
 from node.sync.work_nursery import open_work_nursery
+from node.sync.workers import RunSync
 from protocol.crypto.signing import SigningKey
 from protocol.http_api import MAX_COMMIT_RECORDS, CommitResponse, ErrorBody, ErrorCode
 from protocol.ids import BlockId, ItemId, NamespaceId
@@ -114,6 +114,9 @@ class Publisher:
         writer: Writer,
         settle_s: float,
         now_ns: Callable[[], int],
+        token_bytes: Callable[[int], bytes],
+        draw: Callable[[], float],
+        run_sync: RunSync,
         wait_changed: Callable[[], Awaitable[None]],
     ) -> None:
         self._database = database
@@ -131,6 +134,9 @@ class Publisher:
         self._writer = writer
         self._settle_us = int(settle_s * 1_000_000)
         self._now_ns = now_ns
+        self._token_bytes = token_bytes
+        self._draw = draw
+        self._run_sync = run_sync
         self._wait_changed = wait_changed
         self._has_outbox = trio.Event()
         self._staged_groups: set[int] = set()
@@ -161,7 +167,7 @@ class Publisher:
     # Sealing
 
     async def _seal_forever(self, nursery: trio.Nursery) -> None:
-        backoff = Backoff(BackoffPolicy(), random.random)
+        backoff = Backoff(BackoffPolicy(), self._draw)
         while True:
             try:
                 has_waiting = await self._seal_ready(nursery)
@@ -235,7 +241,7 @@ class Publisher:
             self._seal_group(group, final, blocks, unstaged)
             if was_synced:
                 # The index must not fall back to staged bytes that are gone.
-                await trio.to_thread.run_sync(self._database.sync)
+                await self._run_sync(self._database.sync)
             for file in sealed.values():
                 self._files.sealed(file.staging, file.source, file.content)
 
@@ -288,7 +294,7 @@ class Publisher:
             if self._syncs_done >= wanted:
                 return
             covered = self._syncs_wanted
-            await trio.to_thread.run_sync(self._cache.sync_pending)
+            await self._run_sync(self._cache.sync_pending)
             self._syncs_done = covered
 
     async def _sync_forever(self) -> None:
@@ -356,12 +362,14 @@ class Publisher:
             folders=self._journal.group_folders(group.id),
             writes=[OpenedWrite(write.item, write.register, write.version) for write in writes],
         )
-        return seal_record(draft, self._trust.current_epoch, self._writer.signing)
+        return seal_record(
+            draft, self._trust.current_epoch, self._writer.signing, self._token_bytes
+        )
 
     # Sending
 
     async def _send_forever(self, nursery: trio.Nursery) -> None:
-        backoff = Backoff(BackoffPolicy(), random.random)
+        backoff = Backoff(BackoffPolicy(), self._draw)
         long_records = trio.CapacityLimiter(_LONG_RECORDS_AT_ONCE)
         while True:
             batch = self._next_batch(nursery, long_records)
@@ -401,7 +409,7 @@ class Publisher:
         return batch
 
     async def _send_long(self, record: OutboxRecord, limiter: trio.CapacityLimiter) -> None:
-        backoff = Backoff(BackoffPolicy(), random.random)
+        backoff = Backoff(BackoffPolicy(), self._draw)
         try:
             async with limiter:
                 while True:

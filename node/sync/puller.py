@@ -7,7 +7,6 @@ mount answers meanwhile. Called by `node.main`.
 
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
@@ -25,6 +24,7 @@ from node.storage.registers import Registers
 from node.storage.tree import Tree
 from node.sync.record_intake import Received, RecordIntake, RemoteChanges, parse_received
 from node.sync.trust import LogClient, Trust
+from node.sync.workers import RunSync
 from protocol.errors import RemoteProtocolError
 from protocol.http_api import Cursor, DeltaResponse, ErrorCode, EventsResponse
 from protocol.ids import NamespaceId
@@ -80,6 +80,8 @@ class Puller:
         client: JournalClient,
         namespace: NamespaceId,
         now_ns: Callable[[], int],
+        draw: Callable[[], float],
+        run_sync: RunSync,
     ) -> None:
         self._database = database
         self._journal = journal
@@ -88,6 +90,8 @@ class Puller:
         self._client = client
         self._namespace = namespace
         self._now_ns = now_ns
+        self._draw = draw
+        self._run_sync = run_sync
         self._wanted = trio.Event()
         self._asked = 0
         self._answered = 0
@@ -145,7 +149,7 @@ class Puller:
     # Listening
 
     async def _listen_forever(self) -> None:
-        backoff = Backoff(BackoffPolicy(), random.random)
+        backoff = Backoff(BackoffPolicy(), self._draw)
         failed_streams = 0
         while True:
             try:
@@ -194,7 +198,7 @@ class Puller:
     # Pulling
 
     async def _pull_forever(self) -> None:
-        backoff = Backoff(BackoffPolicy(), random.random)
+        backoff = Backoff(BackoffPolicy(), self._draw)
         while True:
             with trio.move_on_after(60):
                 await self._wanted.wait()
@@ -266,7 +270,7 @@ class Puller:
 
     async def _verified(self, wires: Sequence[tuple[int, bytes]]) -> list[Received]:
         """Parse and verify a page; a stranger's record makes the logs be fetched once more."""
-        parsed = await trio.to_thread.run_sync(_parse_all, wires)
+        parsed: list[Received] = await self._run_sync(_parse_all, wires)
         records = [each.record for each in parsed if isinstance(each.record, SignedRecord)]
         if len(records) == len(parsed) and all(
             self._journal.knows(record.id) for record in records
@@ -278,7 +282,8 @@ class Puller:
             for record in records
         ):
             await self._trust.refresh(self._client)
-        return await trio.to_thread.run_sync(self._verify_all, parsed)
+        verified: list[Received] = await self._run_sync(self._verify_all, parsed)
+        return verified
 
     def _verify_all(self, parsed: Sequence[Received]) -> list[Received]:
         return [self._intake.verified(each) for each in parsed]

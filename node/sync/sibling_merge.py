@@ -6,18 +6,16 @@ same history comes to the same bytes. Called by the merger and by ``atoll resolv
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from node.core.content_merge import Side, choose_base, distinct_sides, may_be_text, settled, side_of
 from node.core.text_lines import MAX_TEXT_BYTES
 from node.core.text_merge import Merged, NotMergeable, Overlap, mark, merge
 from node.core.tree_view import Version
+from node.sync.workers import RunSync
 from protocol.values import Content
-
-RunSync = Callable[..., Awaitable[Any]]
-"""Runs a function in a thread (`trio.to_thread.run_sync`), or inline where time is simulated."""
 
 
 class ContentSource(Protocol):

@@ -7,12 +7,15 @@ hashing, sealing, opening, and files of the block cache.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Final, Self, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Self, TypeVar
 
 import trio
 
 Result = TypeVar("Result")
+
+RunSync = Callable[..., Awaitable[Any]]
+"""Runs a function in a thread (`trio.to_thread.run_sync`), or inline where time is simulated."""
 
 QUICK_BYTES: Final = 128 * 1024
 """To seal so much takes 0.2 ms; a visit to a thread costs 0.1 ms and a switch of the interpreter."""

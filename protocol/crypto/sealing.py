@@ -9,6 +9,7 @@ wrapped keys.
 """
 
 import os
+from collections.abc import Callable
 from typing import Final, Self
 
 import nacl.bindings
@@ -84,7 +85,12 @@ def padded_length(length: int) -> int:
     return max(MIN_PADDED_BYTES, 1 << length.bit_length())
 
 
-def seal_value(key: bytes, plaintext: bytes, associated: bytes) -> bytes:
+def seal_value(
+    key: bytes,
+    plaintext: bytes,
+    associated: bytes,
+    token_bytes: Callable[[int], bytes] = os.urandom,
+) -> bytes:
     """Seal a value under a fresh nonce, its length hidden.
 
     The plaintext is padded as in ISO/IEC 7816-4 (0x80, then zeros) to 32, 64, 128 ... bytes.
@@ -93,12 +99,13 @@ def seal_value(key: bytes, plaintext: bytes, associated: bytes) -> bytes:
         key: 32 bytes.
         plaintext: the value.
         associated: from `value_context` or `secret_context`; needed again to open.
+        token_bytes: gives the nonce, which must never repeat; a simulation gives its own.
 
     Raises:
         LocalProtocolError: the key has another length.
     """
     padding = bytes(padded_length(len(plaintext)) - len(plaintext) - 1)
-    return _seal(key, plaintext + _PAD_MARK + padding, associated)
+    return _seal(key, plaintext + _PAD_MARK + padding, associated, token_bytes)
 
 
 def open_value(key: bytes, sealed: bytes, associated: bytes) -> bytes:
@@ -218,9 +225,14 @@ def seal_to(public: bytes, purpose: SealedKind, context: bytes, secret: bytes) -
         raise RemoteProtocolError("nothing can be sealed for this public key") from error
 
 
-def _seal(key: bytes, message: bytes, associated: bytes) -> bytes:
+def _seal(
+    key: bytes,
+    message: bytes,
+    associated: bytes,
+    token_bytes: Callable[[int], bytes] = os.urandom,
+) -> bytes:
     _check_key(key)
-    nonce = os.urandom(NONCE_BYTES)
+    nonce = token_bytes(NONCE_BYTES)
     return nonce + nacl.bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(
         message, associated, nonce, key
     )

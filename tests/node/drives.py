@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
+
+import trio
 
 from node.core.content_merge import Settlement
 from node.drive import Drive
@@ -24,6 +27,7 @@ from node.storage.staging import StagingStore
 from node.storage.standing import Standing
 from node.storage.tree import ROOT_INODE
 from protocol.values import Content
+from tests.node.storage import indexes
 from tests.node.storage.indexes import DatabasePool, Index, SentRecord, World, repeatable_ids
 
 OWNER = Owner(1000, 100)
@@ -36,6 +40,12 @@ class NoBlocks:
         raise AssertionError("everything is inline here")
 
 
+async def inline(function: Callable[..., Any], *arguments: Any) -> Any:
+    """In place of a thread."""
+    await trio.lowlevel.checkpoint()
+    return function(*arguments)
+
+
 class DriveDevice:
     """One device: programs read and write through its drive."""
 
@@ -46,11 +56,25 @@ class DriveDevice:
         def now_ns() -> int:
             return index.now_ns
 
-        edits = Saves(index.database, index.registers, index.tree, index.journal, now_ns)
+        edits = Saves(
+            index.database,
+            index.registers,
+            index.tree,
+            index.journal,
+            now_ns,
+            lambda size: indexes.draw_id(size),
+        )
         index.edits = edits
         staging = StagingStore(home, bytes(32))
         self.files = OpenFiles(
-            index.registers, index.tree, edits, staging, NoBlocks(), now_ns, quiet_s=5
+            index.registers,
+            index.tree,
+            edits,
+            staging,
+            NoBlocks(),
+            now_ns,
+            quiet_s=5,
+            run_sync=inline,
         )
         self.conflict_folder = ConflictFolder(
             index.tree, index.registers, OWNER, is_beside=is_beside
@@ -75,6 +99,7 @@ class DriveDevice:
             home=home,
             sync_disk=lambda: None,
             now_ns=now_ns,
+            run_sync=inline,
         )
 
     def receive(self, record: SentRecord) -> list[Invalidation]:

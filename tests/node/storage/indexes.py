@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from unittest.mock import patch
 
 from node.core.record_sealing import OpenedWrite
@@ -33,6 +33,8 @@ from protocol.version_vector import EMPTY_CONTEXT, Context, Dot
 
 START_NS = 1_760_000_000 * 10**9
 STEP_NS = 10**9
+
+draw_id: Callable[[int], bytes] = os.urandom  # replaced by `repeatable_ids`
 
 _SCHEMA_TABLES = ("items", "links", "entries", "cuts")
 
@@ -103,7 +105,14 @@ class Index:
         for other in range(8):
             device = DeviceId(bytes([other]) * 32)
             self.journal.add_device(device, bytes(32), bytes(32), device_name(device))
-        self.edits = Edits(database, self.registers, self.tree, self.journal, lambda: self.now_ns)
+        self.edits = Edits(
+            database,
+            self.registers,
+            self.tree,
+            self.journal,
+            lambda: self.now_ns,
+            lambda size: draw_id(size),
+        )
         self.known: set[RecordId] = set()
         self._records = itertools.count(1)
         self._files = itertools.count(1)
@@ -352,7 +361,7 @@ def repeatable_ids(seed: bytes) -> Iterator[None]:
     def draw(size: int) -> bytes:
         return hashlib.shake_256(seed + next(counter).to_bytes(4, "big")).digest(size)
 
-    with patch("node.filesystem.edits.os", SimpleNamespace(urandom=draw)):
+    with patch("tests.node.storage.indexes.draw_id", draw):
         yield
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from node.storage.staging import StagingStore
 from node.storage.staging_file import StagingFile
@@ -59,7 +60,7 @@ def content_of(file: StagingFile, offset: int, size: int) -> bytes:
     return filled(file.read(offset, size), offset, b"")
 
 
-def reopened(directory: Path, **limits: int) -> StagingFile:
+def reopened(directory: Path, **limits: Any) -> StagingFile:
     """The one file that a new store finds in a directory."""
     (file,) = StagingStore(directory, KEY, **limits).open_all().files
     return file
