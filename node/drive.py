@@ -723,13 +723,17 @@ class Drive:
         await self._files.sync_content(content)
         await self._run_sync(self._sync_disk)
 
-    def stage(self, item: ItemId, data: bytes, mtime_ns: int) -> Content:
-        """The content of a file with these bytes, to be settled on at once.
+    def stage(self, item: ItemId, data: bytes, after_ns: int) -> Content:
+        """The content of a file with these bytes, changed now, to be settled on at once.
+
+        Args:
+            after_ns: the latest time of what it is made of: programs that compare times, such as
+                make and rsync, must see that it is another one, also by a clock that is behind.
 
         Raises:
             StorageError: staging can not be written.
         """
-        return self._files.stage(item, data, mtime_ns)
+        return self._files.stage(item, data, max(self._now_ns(), after_ns + 1))
 
     def _replace_inode(self, row: ItemRow) -> list[tuple[int, bytes]]:
         file = self._files.get(row.inode)

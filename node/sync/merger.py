@@ -47,7 +47,7 @@ class ConflictedFiles(Protocol):
     def is_being_written(self, item: ItemId) -> bool:
         """Whether something was written of which no record is made yet."""
 
-    def stage(self, item: ItemId, data: bytes, mtime_ns: int) -> Content:
+    def stage(self, item: ItemId, data: bytes, after_ns: int) -> Content:
         """The content of a file with these bytes."""
 
     def settle(self, item: ItemId, settlement: Settlement) -> tuple[list[Any], list[ItemId]]:

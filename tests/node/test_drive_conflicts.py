@@ -139,3 +139,13 @@ async def test_a_long_settlement_survives_in_staging_once_it_is_synced(
     assert await a.read_file("a.txt") == data
     await a.write_file("a.txt", b"shorter")
     assert await a.read_file("a.txt") == b"shorter"
+
+
+async def test_merged_bytes_have_a_time_of_their_own_whatever_the_clock_says(
+    world: DriveWorld, conflict: None
+) -> None:
+    a, _ = world.devices
+    item = a.index.row_at("a.txt").item
+    assert a.drive.stage(item, b"x", 5).mtime_ns == a.index.now_ns
+    ahead_ns = a.index.now_ns + 10**18
+    assert a.drive.stage(item, b"x", ahead_ns).mtime_ns == ahead_ns + 1

@@ -55,8 +55,8 @@ class Drive:
         self.steps.append("settle")
         return [], self._settlements.write(item, settlement)
 
-    def stage(self, item: ItemId, data: bytes, mtime_ns: int) -> Content:
-        return Content(Kind.FILE, len(data), mtime_ns, inline=data)
+    def stage(self, item: ItemId, data: bytes, after_ns: int) -> Content:
+        return Content(Kind.FILE, len(data), after_ns, inline=data)
 
     async def announce(self, stale: list[Any]) -> None:
         self.steps.append("announce")

@@ -63,8 +63,8 @@ class Files:
     def is_being_written(self, item: ItemId) -> bool:
         return self.is_open or self.index.registers.is_waiting(item, Register.CONTENT)
 
-    def stage(self, item: ItemId, data: bytes, mtime_ns: int) -> Content:
-        return Content(Kind.FILE, len(data), mtime_ns, inline=data)
+    def stage(self, item: ItemId, data: bytes, after_ns: int) -> Content:
+        return Content(Kind.FILE, len(data), after_ns, inline=data)
 
     def settle(self, item: ItemId, settlement: Settlement) -> tuple[list[Any], list[ItemId]]:
         self.settled.append(settlement)
