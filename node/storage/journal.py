@@ -17,6 +17,7 @@ from protocol.records import FolderChange, SignedRecord
 
 _MAX_REJECTED = 10_000  # a hostile server must not fill the disk
 _MAX_ALARMS = 1_000
+_MAX_EVIDENCE = 3  # signed records or events that one alarm keeps
 _MAX_EVIDENCE_BYTES = 4 * max(MAX_RECORD_BYTES, MAX_EVENT_BYTES)
 
 
@@ -271,14 +272,35 @@ class Journal:
 
         A record that the server still has is acknowledged again with its present position.
         """
-        for record, wire in list(
-            self._database.execute("SELECT record, wire FROM records WHERE position IS NOT NULL")
-        ):
-            for block in SignedRecord.from_wire(wire).record.blocks:
-                self._database.execute(
-                    "INSERT OR IGNORE INTO record_blocks VALUES (?,?)", (record, block)
-                )
-        self._database.execute("UPDATE records SET position = NULL")
+        rows = self._database.execute("SELECT record FROM records WHERE position IS NOT NULL")
+        for (record,) in list(rows):
+            self.send_again(RecordId(record))
+
+    def send_again(self, record: RecordId) -> None:
+        """Put a stored record back into the outbox."""
+        wire = self.wire(record)
+        if wire is None:
+            return
+        for block in SignedRecord.from_wire(wire).record.blocks:
+            self._database.execute(
+                "INSERT OR IGNORE INTO record_blocks VALUES (?,?)", (record, block)
+            )
+        self._database.execute("UPDATE records SET position = NULL WHERE record = ?", (record,))
+
+    def acknowledged_within(self, after: int, last: int) -> list[tuple[RecordId, bytes]]:
+        """Stored records with positions after ``after`` up to ``last``, and how they travel."""
+        rows = self._database.execute(
+            "SELECT record, wire FROM records WHERE position > ? AND position <= ?", (after, last)
+        )
+        return [(RecordId(record), wire) for record, wire in rows]
+
+    def latest_acknowledged(self, limit: int) -> list[bytes]:
+        """The stored records with the last positions in the server's journal, as they travel."""
+        rows = self._database.execute(
+            "SELECT wire FROM records WHERE position IS NOT NULL ORDER BY position DESC LIMIT ?",
+            (limit,),
+        )
+        return [wire for (wire,) in rows]
 
     def head(self, actor: ActorId) -> tuple[int, RecordId] | None:
         """Sequence and id of the last record of an actor that is stored here."""
@@ -318,6 +340,41 @@ class Journal:
         """Everything up to ``position`` of that journal epoch is applied."""
         self._database.set_meta("journal_epoch", epoch)
         self._database.set_meta("journal_position", position)
+
+    @property
+    def is_first_reading(self) -> bool:
+        """Whether the server's journal was never read to its end.
+
+        Own records of former runs are no surprise then.
+        """
+        return self._database.meta("journal_read") is None
+
+    @property
+    def is_reading_again(self) -> bool:
+        """Whether the journal is being read a second time to fill registers that were emptied."""
+        return self._database.meta("journal_reading_again") is not None
+
+    @property
+    def is_to_be_read_again(self) -> bool:
+        """Whether `read_again` waits for the puller."""
+        return self._database.meta("journal_read_again") is not None
+
+    def read_again(self) -> None:
+        """The server's journal is to be read from its start, though its epoch is the same."""
+        self._database.set_meta("journal_read_again", 1)
+
+    def begin_again(self) -> None:
+        """Put the cursor to the start of the journal."""
+        self._database.execute("DELETE FROM meta WHERE key = 'journal_read_again'")
+        self._database.set_meta("journal_reading_again", 1)
+        self.set_cursor(self.cursor[0], 0)
+
+    def end_reading(self) -> None:
+        """The server's journal was read to its end."""
+        if self.is_reading_again:
+            self._database.execute("DELETE FROM meta WHERE key = 'journal_reading_again'")
+        if self.is_first_reading:
+            self._database.set_meta("journal_read", 1)
 
     def advance(self, epoch: str, position: int) -> None:
         """Move the cursor over a record of this device, if it stands right before it."""
@@ -366,4 +423,6 @@ def _packed(evidence: Sequence[bytes]) -> bytes | None:
 def _unpacked(stored: bytes | None) -> tuple[bytes, ...]:
     if stored is None:
         return ()
-    return tuple(codec.as_list(codec.decode(stored, _MAX_EVIDENCE_BYTES), "evidence", 2))
+    return tuple(
+        codec.as_list(codec.decode(stored, _MAX_EVIDENCE_BYTES), "evidence", _MAX_EVIDENCE)
+    )

@@ -96,6 +96,7 @@ CREATE TABLE records (
     wire     BLOB NOT NULL
 ) STRICT;
 CREATE INDEX outbox ON records (actor, sequence) WHERE position IS NULL;
+CREATE INDEX records_by_position ON records (position) WHERE position IS NOT NULL;
 
 -- What the server is asked to hold before an outbox record may be sent.
 CREATE TABLE record_blocks (

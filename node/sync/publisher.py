@@ -427,10 +427,13 @@ class Publisher:
         if blocks:
             await self._uploader.upload(self._namespace, blocks)
         response = await self._client.commit(self._namespace, [record.wire for record in batch])
-        is_retried = False
+        # A position of another journal than the one that is read says nothing about this one: the
+        # records are asked about again when the puller has changed over to it.
+        is_of_this_journal = self._journal.cursor[0] in ("", response.journal_epoch)
+        is_retried = not is_of_this_journal
         with self._database.transaction():
             for record, result in zip(batch, response.results, strict=True):
-                if result.position is not None:
+                if result.position is not None and is_of_this_journal:
                     self._journal.acknowledge(record.id, result.position)
                     self._journal.advance(response.journal_epoch, result.position)
                 elif result.error is not None:

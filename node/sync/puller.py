@@ -23,7 +23,9 @@ from node.storage.journal import Journal
 from node.storage.registers import Registers
 from node.storage.tree import Tree
 from node.sync.record_intake import Received, RecordIntake, RemoteChanges, parse_received
+from node.sync.server_honesty import ServerHonesty
 from node.sync.trust import LogClient, Trust
+from node.sync.withdrawal import Withdrawal
 from node.sync.workers import RunSync
 from protocol.errors import RemoteProtocolError
 from protocol.http_api import Cursor, DeltaResponse, ErrorCode, EventsResponse
@@ -89,7 +91,6 @@ class Puller:
         self._drive = drive
         self._client = client
         self._namespace = namespace
-        self._now_ns = now_ns
         self._draw = draw
         self._run_sync = run_sync
         self._wanted = trio.Event()
@@ -108,6 +109,8 @@ class Puller:
             namespace=namespace,
             now_ns=now_ns,
         )
+        self._withdrawal = Withdrawal(database, tree, journal, trust, drive, now_ns)
+        self._honesty = ServerHonesty(journal, now_ns)
         self.connection = Connection.CONNECTING
         self.last_error: str | None = None
 
@@ -191,6 +194,7 @@ class Puller:
             state is not None
             and self._trust.is_known
             and self._journal.cursor == (state.journal_epoch, self.announced)
+            and not self._journal.is_to_be_read_again
             and state.account_log_length == self._trust.account.length
             and state.namespace_log_lengths.get(self._namespace) == self._trust.namespace.length
         )
@@ -229,8 +233,11 @@ class Puller:
 
     async def _pull_all(self) -> None:
         if not self._trust.is_known or self._has_longer_logs():
-            await self._trust.refresh(self._client)
+            await self._refresh_logs()
         while True:
+            if self._journal.is_to_be_read_again:
+                with self._database.transaction():
+                    self._journal.begin_again()
             epoch, position = self._journal.cursor
             cursor = Cursor(epoch, position) if epoch else None
             try:
@@ -242,24 +249,40 @@ class Puller:
                 continue
             self.connection = Connection.ONLINE
             if page.head < position:
-                self._alarm("rollback", "the server has gone back behind what it had acknowledged")
-            await self._apply_page(page)
+                self._honesty.went_back()
+            await self._apply_page(page, position)
             if not page.more:
+                with self._database.transaction():
+                    self._journal.end_reading()
                 return
+
+    async def _refresh_logs(self) -> None:
+        await self._trust.refresh(self._client)
+        await self._drive.announce(self._withdrawal.carry_out())
 
     def _start_over(self, error: RefusedError) -> None:
         """The server's journal is another one: read it from the start, send again what it lacks."""
         present = error.body.journal_epoch
         if not present:
             raise ServerError("malformed", "the server did not name its journal epoch")
+        known, _ = self._journal.cursor
         with self._database.transaction():
-            if self._journal.cursor[0]:
+            if present == known:
+                self._honesty.went_back()
+            if known:
                 self._journal.send_all_again()
             self._journal.set_cursor(present, 0)
 
-    async def _apply_page(self, page: DeltaResponse) -> None:
+    async def _apply_page(self, page: DeltaResponse, after: int) -> None:
         cursor = _cursor(page.cursor)
         received = await self._verified([(entry.position, entry.record) for entry in page.records])
+        with self._database.transaction():
+            given = {
+                each.record.id: each.wire
+                for each in received
+                if isinstance(each.record, SignedRecord)
+            }
+            self._honesty.check_page(after, cursor.position, given)
         while received:
             count, stale = self._intake.take_some(received, cursor.journal_epoch)
             received = received[count:]
@@ -281,15 +304,12 @@ class Puller:
             or record.record.epoch not in self._trust.epochs
             for record in records
         ):
-            await self._trust.refresh(self._client)
+            await self._refresh_logs()
         verified: list[Received] = await self._run_sync(self._verify_all, parsed)
         return verified
 
     def _verify_all(self, parsed: Sequence[Received]) -> list[Received]:
         return [self._intake.verified(each) for each in parsed]
-
-    def _alarm(self, kind: str, message: str) -> None:
-        self._journal.raise_alarm(kind, message, self._now_ns() // 1000)
 
     def _note(self, error: NodeError) -> None:
         if self.last_error != error.message:

@@ -23,6 +23,7 @@ from node.storage.tree import Changes, Tree
 from node.sync.trust import Trust
 from protocol.errors import ProtocolError, RemoteProtocolError
 from protocol.ids import DeviceId, ItemId, NamespaceId, RecordId
+from protocol.record_validity import is_before_revocation
 from protocol.records import Register, SignedRecord
 from protocol.version_vector import Dot
 
@@ -84,6 +85,7 @@ class RecordIntake:
         self._namespace = namespace
         self._now_ns = now_ns
         self._reused: dict[RecordId, DotReusedError] = {}
+        self._is_again = False
         self.records_applied = 0
 
     def verified(self, received: Received) -> Received:
@@ -122,6 +124,7 @@ class RecordIntake:
         started = trio.current_time()
         stale: list[Any] = []
         count = 0
+        self._is_again = self._journal.is_reading_again
         with self._database.transaction():
             for each in received:
                 if isinstance(each.record, SignedRecord):
@@ -140,6 +143,10 @@ class RecordIntake:
         """Take in one verified record."""
         if self._journal.knows(signed.id):
             self._journal.acknowledge(signed.id, position)
+            if not self._is_again:
+                return []
+        if not self._is_before_revocation(signed):
+            self._reject_revoked(signed)
             return []
         if (reused := self._reused.get(signed.id)) is not None:
             self._reject_fork(signed, str(reused), reused.known)
@@ -153,10 +160,17 @@ class RecordIntake:
             return []
         return self._apply(signed, writes, position)
 
+    def _is_before_revocation(self, signed: SignedRecord) -> bool:
+        author = self._trust.author(signed.record.device)
+        return author is None or is_before_revocation(signed, author)
+
     def _continues(self, signed: SignedRecord) -> bool:
         """Whether a record fits what is known of its author; it is rejected if not."""
         record = signed.record
-        match self._heads.take(signed):
+        verdict = self._heads.take(signed)
+        if verdict in (Verdict.NEXT, Verdict.AHEAD):
+            self._look_for_a_copy(signed)
+        match verdict:
             case Verdict.FORK:
                 other = self._heads.record_at(record.actor, record.sequence)
                 self._reject_fork(signed, "another record has its number", other)
@@ -165,7 +179,7 @@ class RecordIntake:
                 self._reject_fork(signed, "it does not follow the record before it", other)
             case Verdict.AHEAD if self._journal.has_rejected(record.previous):
                 self._reject_fork(signed, "it follows a record that was rejected", None)
-            case Verdict.BEHIND if self._writes_unseen(signed):
+            case Verdict.BEHIND if not self._is_again and self._writes_unseen(signed):
                 self._reject_fork(signed, "another record had its number", None)
             case _:
                 return True
@@ -203,7 +217,37 @@ class RecordIntake:
             self._reused[signed.id] = error
             raise
 
+    def _look_for_a_copy(self, signed: SignedRecord) -> None:
+        """Notice that this device's own state is older than what it did, or runs elsewhere too.
+
+        Nothing else is to be done: this run writes as an author of its own, and what it does not
+        know of it has not deleted.
+        """
+        own = self._registers.author
+        record = signed.record
+        if record.device != own.device or record.actor == own.actor:
+            return
+        if not self._journal.is_first_reading:
+            self._alarm(
+                "copy",
+                "changes came back that this device made and does not remember: its state was "
+                "restored from a backup, or a copy of it runs elsewhere. They are kept, and nothing "
+                "is deleted; if there is a copy, enrol it as a device of its own with `atoll login`",
+                [signed.to_wire()],
+            )
+
     # What has no effect here
+
+    def _reject_revoked(self, signed: SignedRecord) -> None:
+        """Keep the content of what a device wrote after its revocation, for whoever misses it."""
+        wire = signed.to_wire()
+        self._journal.reject(signed.id, wire, "its device was revoked before it")
+        self._alarm(
+            "revoked",
+            f"changes of {self._name(signed.record.device)} from after its revocation have no effect "
+            "here; they are kept aside",
+            [wire],
+        )
 
     def _reject_fork(self, signed: SignedRecord, reason: str, other: RecordId | None) -> None:
         """Keep a record that an honest run of a device can not have made, beside the other one."""

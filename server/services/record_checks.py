@@ -11,8 +11,9 @@ from protocol.errors import RemoteProtocolError, UnsupportedFormatError
 from protocol.http_api import ErrorBody, ErrorCode
 from protocol.ids import AccountId, DeviceId, NamespaceId
 from protocol.limits import FORMAT_VERSION
-from protocol.logs import AccountLog, DeviceEntry, NamespaceLog
-from protocol.records import Record, SignedRecord
+from protocol.logs import AccountLog, NamespaceLog
+from protocol.record_validity import is_before_revocation
+from protocol.records import SignedRecord
 from server.services.namespaces import WRITERS
 from server.stores.port import NewRecord
 
@@ -70,7 +71,7 @@ def _refusal(
         return _error(ErrorCode.FORBIDDEN, f"{record.device} is not enrolled")
     if namespace_log.members.get(account_log.id) not in WRITERS:
         return _error(ErrorCode.FORBIDDEN, f"{record.device} may not write to this namespace")
-    if not _is_before_revocation(record, entry):
+    if not is_before_revocation(signed, entry):
         return _error(ErrorCode.DEVICE_REVOKED, f"{record.device} was revoked before this record")
     if namespace_log.minimum_format > FORMAT_VERSION:
         return _error(
@@ -84,13 +85,6 @@ def _refusal(
     except RemoteProtocolError as error:
         return _error(ErrorCode.BAD_SIGNATURE, str(error))
     return None
-
-
-def _is_before_revocation(record: Record, entry: DeviceEntry) -> bool:
-    if entry.cuts is None:
-        return True
-    actor = record.actor
-    return any(cut.actor == actor and record.sequence <= cut.sequence for cut in entry.cuts)
 
 
 def _new_record(signed: SignedRecord) -> NewRecord:

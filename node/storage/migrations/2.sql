@@ -49,3 +49,5 @@ CREATE TABLE unmergeable (
     state  BLOB NOT NULL,
     reason TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX records_by_position ON records (position) WHERE position IS NOT NULL;

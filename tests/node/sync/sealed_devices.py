@@ -6,6 +6,7 @@ The server is a list: the journal in its order. Local changes are made by the in
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 from node.core.record_sealing import Draft, OpenedWrite, seal_record
@@ -13,10 +14,11 @@ from node.storage.author_heads import AuthorHeads
 from node.storage.database import Database
 from node.storage.registers import Author
 from node.sync.record_intake import RecordIntake, parse_received
+from node.sync.withdrawal import Withdrawal
 from protocol.crypto.keys import EpochKeys
 from protocol.crypto.signing import SigningKey
 from protocol.ids import DeviceId, EventId, NamespaceId, actor_id
-from protocol.logs import DeviceEntry
+from protocol.logs import Cut, DeviceEntry
 from protocol.records import NO_RECORD, SignedRecord
 from tests.node.storage.indexes import Index
 
@@ -45,8 +47,17 @@ class Account:
         self.devices: dict[DeviceId, DeviceEntry] = {}
         self.epochs = {1: KEYS}
 
+    @property
+    def account(self) -> Account:
+        return self
+
     def author(self, device: DeviceId) -> DeviceEntry | None:
         return self.devices.get(device)
+
+    def revoke(self, device: DeviceId, *last_valid: SignedRecord) -> None:
+        """Take a device back; of each of its runs the last valid record is named."""
+        cuts = tuple(Cut(each.record.actor, each.record.sequence, each.id) for each in last_valid)
+        self.devices[device] = replace(self.devices[device], cuts=cuts)
 
 
 class SealedDevice(Index):
@@ -126,6 +137,21 @@ class SealedDevice(Index):
         while received:
             count, _ = self.intake.take_some(received, EPOCH)
             received = received[count:]
+
+    def withdraw(self, records: list[SignedRecord]) -> None:
+        """Hear of revocations, as the puller does: ``records`` is the server's whole journal."""
+        Withdrawal(
+            self.database,
+            self.tree,
+            self.journal,
+            self.account,  # type: ignore[arg-type]
+            NoKernel(),
+            lambda: self.now_ns,
+        ).carry_out()
+        if self.journal.is_to_be_read_again:
+            self.journal.begin_again()
+            self.take(records)
+            self.journal.end_reading()
 
     @property
     def alarm_kinds(self) -> list[str]:
