@@ -21,7 +21,7 @@ from node.sync import merger
 from node.sync.merger import Merger
 from node.sync.sibling_merge import SiblingMerge
 from protocol.values import Kind
-from tests.node.drives import DriveDevice, DriveWorld, NoBlocks, drive_world
+from tests.node.drives import DriveDevice, DriveWorld, NoBlocks, drive_world, inline
 
 TEXT = (Path(__file__).parents[1] / "docs" / "reconciliation.md").read_text()
 EXAMPLES = re.findall(r"^```example\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
@@ -37,11 +37,6 @@ def clock() -> MockClock:
 def world(tmp_path: Path) -> Iterator[DriveWorld]:
     with drive_world(3, tmp_path) as made:
         yield made
-
-
-async def inline(function: Callable[..., Any], *arguments: Any) -> Any:
-    await trio.lowlevel.checkpoint()
-    return function(*arguments)
 
 
 class Story:
@@ -61,6 +56,7 @@ class Story:
             (r"([ABC]) makes folder (.+)", self.make_folder),
             (r"([ABC]) removes folder (.+)", self.remove_folder),
             (r"([ABC]) removes (.+)", self.remove),
+            (r"([ABC]) saves (.+?) by (renaming over|moving away): (.*)", self.save_by),
             (r"([ABC]) opens (.+?) after writing: (.*)", self.open),
             (r"([ABC])'s program still reads: (.*)", self.still_reads),
             (r"([ABC])'s program saves: (.*)", self.save),
@@ -142,6 +138,25 @@ class Story:
         self._let_time_pass()
         device, handle = self.opened.pop(name)
         await device.save(handle, data(text))
+
+    async def save_by(self, name: str, path: str, way: str, text: str) -> None:
+        """Save as most editors do, within a moment."""
+        self._let_time_pass()
+        device = self.devices[name]
+        place, shown = device.stat("").inode, path.encode()
+        device.stat(path)
+        beside = shown + (b".new" if way == "renaming over" else b"~")
+        if way == "moving away":
+            device.drive.rename(place, shown, place, beside)
+        new = beside if way == "renaming over" else shown
+        handle, _ = device.drive.create_file(place, new, 0o600, 1000, 100)
+        await device.drive.write(handle, 0, data(text))
+        await device.drive.flush(handle)
+        await device.drive.release(handle)
+        if way == "moving away":
+            device.drive.unlink(place, beside)
+        else:
+            device.drive.rename(place, beside, place, shown)
 
     async def resolve(self, name: str, path: str, keep: str) -> None:
         self._let_time_pass()

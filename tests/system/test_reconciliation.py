@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from functools import partial
 from pathlib import Path
 
@@ -60,6 +61,22 @@ def test_edits_of_different_lines_are_merged_and_nobody_is_asked(
     assert first + reader.read() == theirs, "a reader sees the version that it opened"
     reader.close()
     assert (a.mount / "note.txt").read_text() == (b.mount / "note.txt").read_text() == both
+
+
+def test_edits_by_programs_that_replace_the_file_are_merged_too(world: World) -> None:
+    a, b = started(world)
+    shared_file(a, b, "note.txt", "".join(LINES))
+    world.server.stop()
+    for device, line in ((a, 3), (b, 30)):
+        change = f"s/^line {line} .*/by {device.name}/"
+        subprocess.run(["sed", "-i", change, device.mount / "note.txt"], check=True, timeout=30)
+    world.server.start()
+    for device in (a, b, a):
+        device.wait()
+    for device in (a, b):
+        assert (device.mount / "note.txt").read_text() == text_with({3: "by a\n", 30: "by b\n"})
+        assert os.listdir(device.mount) == ["note.txt"]
+        assert device.conflicts() == []
 
 
 def overlapping(world: World) -> tuple[Device, Device]:
