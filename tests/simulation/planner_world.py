@@ -187,6 +187,16 @@ def change(replica: Replica, draw: Random) -> list[Record]:
     return [record]
 
 
+def change_folders(replica: Replica, draw: Random) -> list[Record]:
+    """As `change`, of folders only: moves, removals and new ones of names that are there."""
+    action = _pick(draw, (_move, _move, _move, _delete, _create))
+    record = action(replica, draw)
+    if record is None:
+        return []
+    replica.receive(record)
+    return [record]
+
+
 def _save_through_two_handles(replica: Replica, draw: Random) -> list[Record]:
     """Two programs have one version open; each saves over it, and one saves once more.
 

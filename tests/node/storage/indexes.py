@@ -58,7 +58,7 @@ class DatabasePool:
         borrowed = self._databases[:count]
         with ExitStack() as stack:
             for database in borrowed:
-                stack.enter_context(_taken_back(database))
+                stack.enter_context(taken_back(database))
             yield borrowed
 
     def close(self) -> None:
@@ -68,7 +68,7 @@ class DatabasePool:
 
 
 @contextmanager
-def _taken_back(database: Database) -> Iterator[None]:
+def taken_back(database: Database) -> Iterator[None]:
     try:
         with database.transaction():
             yield
@@ -120,11 +120,11 @@ class Index:
     def seal(self) -> list[SentRecord]:
         """Everything that waits, as records."""
         records = []
-        for group in self.journal.groups(2**62, 2**62, 1000):
+        for group in self.journal.groups(2**62, 2**62, 2**31):
             writes = self.registers.pending_writes(group.id)
             folders = self.journal.group_folders(group.id)
             record = RecordId(
-                hashlib.sha256(bytes([self.number]) + bytes([next(self._records)])).digest()
+                hashlib.sha256(b"%d/%d" % (self.number, next(self._records))).digest()
             )
             self.journal.close_group(group.id)
             if not writes:
@@ -217,6 +217,17 @@ class Index:
             texts.add("/".join(map(bytes.decode, path)) + "/" * (row.kind is Kind.DIRECTORY))
         return texts
 
+    def shows(self, path: str) -> bool:
+        """Whether a path of `paths` is still one."""
+        item = ROOT_ITEM
+        kind = Kind.DIRECTORY
+        for name in filter(None, path.split("/")):
+            row = self.tree.lookup(item, name.encode())
+            if row is None:
+                return False
+            item, kind = row.item, row.kind
+        return (kind is Kind.DIRECTORY) is path.endswith("/")
+
     def row_at(self, path: str) -> ItemRow:
         item = ROOT_ITEM
         for name in filter(None, path.split("/")):
@@ -293,7 +304,7 @@ class Index:
             key=lambda shown: -shown.rstrip("/").count("/"),
         )
         for shown in [*below, prefix]:
-            if shown not in self.paths():
+            if not self.shows(shown):
                 continue
             try:
                 if shown.endswith("/"):
