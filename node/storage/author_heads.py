@@ -51,6 +51,16 @@ class AuthorHeads:
         record = signed.record
         self._store(record.actor, record.device, Head(record.sequence, signed.id))
 
+    def cut_back(self, actor: ActorId, device: DeviceId, sequence: int, record: RecordId) -> None:
+        """Forget what came after a record of an author; ``sequence`` 0 for all of it."""
+        self.forget()
+        self._database.execute("DELETE FROM heads WHERE actor = ?", (actor,))
+        self._database.execute(
+            "DELETE FROM heads_ahead WHERE actor = ? AND sequence > ?", (actor, sequence)
+        )
+        if sequence:
+            self._store(actor, device, Head(sequence, record))
+
     def head(self, actor: ActorId) -> Head:
         """The record up to which everything of an author was taken in."""
         head = self._heads.get(actor)

@@ -228,10 +228,11 @@ class Journal:
             )
         )
         return [
-            OutboxRecord(RecordId(record), wire, self._blocks_of(record)) for record, wire in rows
+            OutboxRecord(RecordId(record), wire, self.blocks_of(record)) for record, wire in rows
         ]
 
-    def _blocks_of(self, record: bytes) -> tuple[BlockId, ...]:
+    def blocks_of(self, record: bytes) -> tuple[BlockId, ...]:
+        """What the server must hold before a record of the outbox."""
         rows = self._database.execute("SELECT block FROM record_blocks WHERE record = ?", (record,))
         return tuple(BlockId(block) for (block,) in rows)
 

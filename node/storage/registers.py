@@ -6,7 +6,7 @@ writes. It follows `protocol.lattice.RegisterState` and decides nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -389,6 +389,64 @@ class Registers:
         for (item, old), new in renamed.items():
             self._rename_seen(ItemId(item), old, new)
         return sorted({ItemId(row[0]) for row in rows})
+
+    def write_as(self, author: Author) -> None:
+        """Write as another author from now on; `adopt_waiting_writes` gives it what waits."""
+        self._author = author
+
+    def waiting_dots(self, item: ItemId, register: Register) -> list[Dot]:
+        """The dots of local writes of a register that are not yet sealed."""
+        rows = self._database.execute(
+            "SELECT actor, n FROM versions WHERE item = ? AND register = ? AND pending IS NOT NULL",
+            (item, int(register)),
+        )
+        return [Dot(ActorId(actor), n) for actor, n in rows]
+
+    def loosen(
+        self, item: ItemId, register: Register, dot: Dot, record: RecordId, group: int
+    ) -> Dot | None:
+        """Let a sealed write wait in a group again, with a dot of the present author.
+
+        Returns:
+            The new dot; None when the write does not live.
+        """
+        new = Dot(self._author.actor, self._next_n(item, register))
+        self._database.execute(
+            "UPDATE versions SET actor = ?, n = ?, record = NULL, pending = ? "
+            "WHERE item = ? AND register = ? AND actor = ? AND n = ? AND record = ?",
+            (new.actor, new.n, group, item, int(register), dot.actor, dot.n, record),
+        )
+        return new if self._database.changes else None
+
+    def uncover(
+        self, item: ItemId, register: Register, strip: Callable[[Context], Context]
+    ) -> None:
+        """Take dots out of what is covered, and out of what waiting writes cover."""
+        rows = list(
+            self._database.execute(
+                "SELECT actor, n, context, pending FROM versions WHERE item = ? AND register = ?",
+                (item, int(register)),
+            )
+        )
+        covered = strip(self._covered(item, register))
+        for actor, n, encoded, pending in rows:
+            context = _context(encoded)
+            if pending is not None:
+                self._database.execute(
+                    "UPDATE versions SET context = ? "
+                    "WHERE item = ? AND register = ? AND actor = ? AND n = ?",
+                    (codec.encode(strip(context).to_value()), item, int(register), actor, n),
+                )
+            else:
+                covered = covered.join(context)
+        self._database.execute(
+            "DELETE FROM covered WHERE item = ? AND register = ?", (item, int(register))
+        )
+        if covered.vector:
+            self._database.execute(
+                "INSERT INTO covered VALUES (?,?,?)",
+                (item, int(register), codec.encode(covered.to_value())),
+            )
 
     def _rename_seen(self, item: ItemId, old: Dot, new: Dot) -> None:
         for version in self.placements(item):

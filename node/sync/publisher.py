@@ -22,16 +22,17 @@ from node.storage.author_heads import AuthorHeads
 from node.storage.block_cache import BlockCache
 from node.storage.database import Database
 from node.storage.journal import Group, Journal, OutboxRecord
-from node.storage.registers import PendingWrite, Registers
+from node.storage.registers import Author, PendingWrite, Registers
 from node.storage.tree import Tree
 from node.sync.block_uploader import BlockUploader
 from node.sync.content_sealer import ContentSealer, SealedContent, StagedSource
+from node.sync.reissue import Reissue
 from node.sync.trust import Trust
 from node.sync.work_nursery import open_work_nursery
 from node.sync.workers import RunSync
 from protocol.crypto.signing import SigningKey
 from protocol.http_api import MAX_COMMIT_RECORDS, CommitResponse, ErrorBody, ErrorCode
-from protocol.ids import BlockId, ItemId, NamespaceId
+from protocol.ids import INCARNATION_BYTES, BlockId, ItemId, NamespaceId, actor_id
 from protocol.limits import MAX_BODY_BYTES
 from protocol.records import NO_RECORD, Register, SignedRecord
 from protocol.values import Content, Kind
@@ -124,6 +125,7 @@ class Publisher:
         self._tree = tree
         self._journal = journal
         self._heads = AuthorHeads(database)
+        self._reissue = Reissue(database, registers, tree, journal, now_ns)
         self._trust = trust
         self._files = files
         self._sealer = sealer
@@ -454,6 +456,11 @@ class Publisher:
             return True
         if error.retryable:
             return True
+        if not self._journal.knows(record.id):
+            return False  # it was taken back with one before it
+        if error.code in (ErrorCode.FORK, ErrorCode.DOT_REUSED):
+            self._publish_anew(record, error)
+            return False
         self._refused.add(record.id)
         self._journal.raise_alarm(
             "refused",
@@ -463,6 +470,43 @@ class Publisher:
             [record.wire] if error.evidence is None else [error.evidence, record.wire],
         )
         return False
+
+    def _publish_anew(self, refused: OutboxRecord, error: ErrorBody) -> None:
+        """Its place is taken by a record that was not made here: publish its writes beside that."""
+        signed = SignedRecord.from_wire(refused.wire)
+        chain = self._writer, self._registers.author, self._sequence, self._previous
+        try:
+            with self._database.transaction():
+                if signed.record.actor == self._registers.author.actor:
+                    self._begin_run()
+                for anew in self._reissue.take_back(signed):
+                    group = self._journal.group(anew.group)
+                    assert group is not None
+                    writes = self._registers.pending_writes(group.id)
+                    self._seal_group(group, writes, anew.blocks)
+                self._journal.raise_alarm(
+                    "fork",
+                    "another node writes with this device's identity in the same run: a snapshot of "
+                    "this machine was resumed, or its state was copied while it ran; what was "
+                    "written here is published beside what was written there. Enrol one of the two "
+                    "anew with `atoll login`",
+                    self._now_ns() // 1000,
+                    [refused.wire] if error.evidence is None else [error.evidence, refused.wire],
+                )
+        except BaseException:
+            self._writer, author, self._sequence, self._previous = chain
+            self._registers.write_as(author)
+            raise
+
+    def _begin_run(self) -> None:
+        """Write as a fresh incarnation of this device from now on."""
+        incarnation = self._token_bytes(INCARNATION_BYTES)
+        device = self._registers.author.device
+        self._registers.write_as(Author(actor_id(device, incarnation), device))
+        self._writer = replace(self._writer, incarnation=incarnation)
+        self._sequence, self._previous = 0, NO_RECORD
+        for item in self._registers.adopt_waiting_writes():
+            self._tree.refresh(item, self._now_ns())
 
     def _note(self, error: NodeError) -> None:
         if self.last_error != error.message:

@@ -14,12 +14,13 @@ from node.storage.author_heads import AuthorHeads
 from node.storage.database import Database
 from node.storage.registers import Author
 from node.sync.record_intake import RecordIntake, parse_received
+from node.sync.reissue import Reissue
 from node.sync.withdrawal import Withdrawal
 from protocol.crypto.keys import EpochKeys
 from protocol.crypto.signing import SigningKey
 from protocol.ids import DeviceId, EventId, NamespaceId, actor_id
 from protocol.logs import Cut, DeviceEntry
-from protocol.records import NO_RECORD, SignedRecord
+from protocol.records import NO_RECORD, Register, SignedRecord
 from tests.node.storage.indexes import Index
 
 NAMESPACE = NamespaceId(b"n" * 32)
@@ -121,6 +122,11 @@ class SealedDevice(Index):
             )
             record = seal_record(draft, KEYS, self.signing)
             self.registers.mark_sealed(group.id, record.id, time_us)
+            placements = {
+                each.item: each.version for each in writes if each.register is Register.PLACEMENT
+            }
+            for item in {each.item for each in writes}:
+                self.tree.retime(item, placements.get(item), time_us, self.now_ns)
             self.journal.add_own(record, ())
             AuthorHeads(self.database).note_own(record)
             self.sequence, self.previous = self.sequence + 1, record.id
@@ -138,6 +144,23 @@ class SealedDevice(Index):
             count, _ = self.intake.take_some(received, EPOCH)
             received = received[count:]
 
+    def be_refused(self, record: SignedRecord) -> list[SignedRecord]:
+        """The server has another record in its place: what is published in its stead."""
+        if record.record.actor == self.author.actor:
+            self.start()
+        anew = Reissue(
+            self.database, self.registers, self.tree, self.journal, lambda: self.now_ns
+        ).take_back(record)
+        assert all(self.journal.group(each.group) for each in anew)
+        return self.seal_all()
+
+    def read_again(self, records: list[SignedRecord]) -> None:
+        """Read the server's whole journal, if that is to be done."""
+        if self.journal.is_to_be_read_again:
+            self.journal.begin_again()
+            self.take(records)
+            self.journal.end_reading()
+
     def withdraw(self, records: list[SignedRecord]) -> None:
         """Hear of revocations, as the puller does: ``records`` is the server's whole journal."""
         Withdrawal(
@@ -148,10 +171,7 @@ class SealedDevice(Index):
             NoKernel(),
             lambda: self.now_ns,
         ).carry_out()
-        if self.journal.is_to_be_read_again:
-            self.journal.begin_again()
-            self.take(records)
-            self.journal.end_reading()
+        self.read_again(records)
 
     @property
     def alarm_kinds(self) -> list[str]:
