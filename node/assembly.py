@@ -20,6 +20,7 @@ import trio
 
 from node.core.account_keys import DeviceKeyPair
 from node.core.backoff import Backoff, BackoffPolicy
+from node.core.deletion_guard import GuardLimits
 from node.drive import Drive
 from node.errors import NodeError, SettingsError
 from node.filesystem.conflict_folder import ConflictFolder
@@ -31,6 +32,7 @@ from node.filesystem.xattrs import Xattrs
 from node.settings import ConflictPlace, NodeSettings
 from node.storage.block_cache import BlockCache
 from node.storage.database import Database
+from node.storage.held_deletions import HeldDeletions
 from node.storage.history import History
 from node.storage.journal import Journal
 from node.storage.keystore import Keystore
@@ -40,14 +42,17 @@ from node.storage.standing import Standing
 from node.storage.state_directory import StateDirectory
 from node.storage.tree import Tree
 from node.storage.verdicts import Verdicts
+from node.sync.approvals import Approvals
 from node.sync.block_fetcher import BlockFetcher, BlockServer, FetchLimits, ServerSource
 from node.sync.block_uploader import BlockClient, BlockUploader, UploadLimits
 from node.sync.content_reader import ContentReader
 from node.sync.content_sealer import ContentSealer
+from node.sync.deletion_guard import DeletionGuard
 from node.sync.history_keeper import HistoryKeeper
 from node.sync.merger import Merger
 from node.sync.publisher import CommitClient, Publisher, Writer
 from node.sync.puller import JournalClient, Puller
+from node.sync.record_intake import RecordIntake
 from node.sync.sibling_merge import SiblingMerge
 from node.sync.trust import Trust
 from node.sync.workers import RunSync, Workers
@@ -184,12 +189,38 @@ class Assembly:
             run_sync=surroundings.run_sync,
         )
         trust = Trust(self.database, self.journal, keystore.account, self.namespace, self.device)
+        self.held = HeldDeletions(self.database)
+        limits = GuardLimits(settings.deletion_guard_share, settings.deletion_guard_minimum)
+        guard = DeletionGuard(self.held, self.tree, limits)
+        intake = RecordIntake(
+            database=self.database,
+            registers=self.registers,
+            tree=self.tree,
+            journal=self.journal,
+            trust=trust,
+            guard=guard,
+            drive=self.drive,
+            namespace=self.namespace,
+            now_ns=now_ns,
+        )
+        self.approvals = Approvals(
+            database=self.database,
+            registers=self.registers,
+            tree=self.tree,
+            journal=self.journal,
+            held=self.held,
+            trust=trust,
+            intake=intake,
+            drive=self.drive,
+            now_ns=now_ns,
+        )
         self.publisher = Publisher(
             database=self.database,
             registers=self.registers,
             tree=self.tree,
             journal=self.journal,
             trust=trust,
+            guard=guard,
             files=self.files,
             sealer=ContentSealer(reader, self.cache, workers=surroundings.workers),
             uploader=self.uploader,
@@ -206,10 +237,10 @@ class Assembly:
         )
         self.puller = Puller(
             database=self.database,
-            registers=self.registers,
-            tree=self.tree,
             journal=self.journal,
+            tree=self.tree,
             trust=trust,
+            intake=intake,
             drive=self.drive,
             client=client,
             namespace=self.namespace,

@@ -666,6 +666,10 @@ class Drive:
         for invalidation in stale:
             await self._announce.send(invalidation)
 
+    def wake_publisher(self) -> None:
+        """Something that waits may be published now."""
+        self._published.set()
+
     async def wait_published(self) -> None:
         """Return when a local change was made that should go out."""
         await self._published.wait()

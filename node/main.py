@@ -90,6 +90,8 @@ class _Node:
             ),
             tree=parts.tree,
             journal=parts.journal,
+            held=parts.held,
+            approvals=parts.approvals,
             standing=parts.standing,
             files=parts.files,
             conflicts=parts.conflicts,

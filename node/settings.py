@@ -48,6 +48,9 @@ class NodeSettings:
         download_parallelism: blocks on their way here at once.
         stop_deadline_s: longest wait at the end for open files and what is still to be sent.
         conflicts: in ``.atoll/conflicts`` only, or also as read-only files beside the shown one.
+        deletion_guard_share: what deletes more than this share of all items within ten minutes waits
+            for an approval; 1 lets everything through.
+        deletion_guard_minimum: fewer deletions than this never wait.
         history_days: for so long replaced contents can be merged with and looked at.
     """
 
@@ -65,6 +68,8 @@ class NodeSettings:
     stop_deadline_s: float = 10.0
     conflicts: ConflictPlace = ConflictPlace.FOLDER
     history_days: float = 30.0
+    deletion_guard_share: float = 0.5
+    deletion_guard_minimum: int = 200
 
     def __post_init__(self) -> None:
         if not (self.home.is_absolute() and self.mountpoint.is_absolute()):
@@ -83,14 +88,19 @@ class _Number:
 
     least: float
     most: float
+    is_whole: bool = False
 
     @property
     def allowed(self) -> str:
-        return f"a number from {self.least:g} to {self.most:g}"
+        return f"a {'whole ' * self.is_whole}number from {self.least:g} to {self.most:g}"
 
     def read(self, value: Any) -> float | None:
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return float(value) if is_number and self.least <= value <= self.most else None
+        if not is_number or not self.least <= value <= self.most:
+            return None
+        if self.is_whole:
+            return int(value) if value == int(value) else None
+        return float(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +119,8 @@ class _Choice:
 
 _CHOSEN: Mapping[str, _Number | _Choice] = {
     "conflicts": _Choice(ConflictPlace),
+    "deletion_guard_minimum": _Number(1, 10**9, is_whole=True),
+    "deletion_guard_share": _Number(0.01, 1),
     "history_days": _Number(1, 3650),
 }
 """What may stand in the file; each is the field of `NodeSettings` with that name."""

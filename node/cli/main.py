@@ -47,6 +47,7 @@ app.command(epilog="Example: atoll wait ~/Atoll/report.odt --for server --timeou
     report_commands.wait
 )
 app.command(epilog="Example: atoll alarms --clear 3")(alarm_commands.alarms)
+app.command(epilog="Example: atoll approve --reject")(alarm_commands.approve)
 app.command(epilog="Example: atoll conflicts")(report_commands.conflicts)
 app.command(epilog="Example: atoll resolve ~/Atoll/notes.txt --keep mine")(report_commands.resolve)
 app.command(epilog="Example: atoll doctor --json")(doctor)

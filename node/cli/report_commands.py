@@ -82,12 +82,14 @@ def wait(
         round_s = _ROUND_S if timeout_s is None else timeout_s
         arguments = {"path": place, "for": target.value, "timeout_s": round_s}
         answer = ask(home_of(home), "wait", arguments, round_s + _ANSWER_SLACK_S)
-        if answer.get("done") or timeout_s is not None:
+        is_stuck = isinstance(pending := answer.get("pending"), dict) and pending.get("approval")
+        if answer.get("done") or timeout_s is not None or is_stuck:
             break
     if as_json:
         print_json(answer)
     if not answer.get("done"):
-        fail(f"still pending after {timeout_s:g} s: {_pending(answer.get('pending'))}")
+        waited = "" if timeout_s is None or is_stuck else f" after {timeout_s:g} s"
+        fail(f"still pending{waited}: {_pending(answer.get('pending'))}")
 
 
 def conflicts(as_json: JsonOption = False, home: HomeOption = None) -> None:

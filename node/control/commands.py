@@ -1,4 +1,4 @@
-"""What the control socket's commands do: status, wait, alarms, unmount.
+"""What the control socket's commands do: status, wait, alarms, approve, unmount.
 
 Only reads the node's state and sets its end; shapes are those of the published interface. Made by
 `node.main`.
@@ -22,9 +22,11 @@ from node.filesystem.conflict_folder import ConflictFolder
 from node.filesystem.open_files import OpenFiles
 from node.net.server_client import ServerClient
 from node.storage.block_cache import BlockCache
+from node.storage.held_deletions import HeldDeletions
 from node.storage.journal import Journal
 from node.storage.standing import Standing
 from node.storage.tree import ItemRow, Tree, iterate_folder
+from node.sync.approvals import Approvals
 from node.sync.block_fetcher import BlockFetcher
 from node.sync.block_uploader import BlockUploader
 from node.sync.merger import Merger
@@ -60,6 +62,8 @@ class Commands:
         identity: Identity,
         tree: Tree,
         journal: Journal,
+        held: HeldDeletions,
+        approvals: Approvals,
         standing: Standing,
         files: OpenFiles,
         conflicts: ConflictFolder,
@@ -75,6 +79,8 @@ class Commands:
         self._identity = identity
         self._tree = tree
         self._journal = journal
+        self._held = held
+        self._approvals = approvals
         self._standing = standing
         self._files = files
         self._conflicts = conflicts
@@ -93,6 +99,7 @@ class Commands:
             "status": self.status,
             "wait": self.wait,
             "alarms": self.alarms,
+            "approve": self.approve,
             "unmount": self.unmount,
         }
 
@@ -122,7 +129,12 @@ class Commands:
                 "pinned": 0,
             },
             "conflicts": len(self._conflicts.versions()),
-            "alarms": [alarm.message for alarm in self._journal.alarms()] + self._troubles(),
+            "held": self._held_report(),
+            "alarms": [
+                *self._held_sentences(),
+                *(alarm.message for alarm in self._journal.alarms()),
+                *self._troubles(),
+            ],
             "counters": {
                 "bytes_from_server": self._fetcher.bytes_from["server"],
                 "bytes_to_server": self._uploader.bytes_sent,
@@ -156,6 +168,37 @@ class Commands:
             for alarm in self._journal.alarms()[-_ALARMS_SHOWN:]
         ]
 
+    async def approve(self, arguments: Mapping[str, Any]) -> dict[str, int]:
+        """Let held deletions through, or with ``reject`` put back what they took away.
+
+        Returns:
+            ``here`` and ``elsewhere``: how many items were decided about, by where they were deleted.
+        """
+        is_rejected = arguments.get("reject") is True
+        decided = await (self._approvals.reject() if is_rejected else self._approvals.approve())
+        return {"here": decided.here, "elsewhere": decided.elsewhere}
+
+    def _held_report(self) -> dict[str, Any]:
+        return {
+            "here": self._held.count_local(),
+            "elsewhere": [
+                {"device": self._tree.device_name(device), "deletions": deletions}
+                for device, deletions in self._held.by_device()
+            ],
+        }
+
+    def _held_sentences(self) -> list[str]:
+        report = self._held_report()
+        counts = [(report["here"], "here")] if report["here"] else []
+        counts += [
+            (each["deletions"], f"on the device '{each['device']}'") for each in report["elsewhere"]
+        ]
+        return [
+            f"{deletions} deletions made {place} wait for your approval: 'atoll approve' lets them "
+            "through, 'atoll approve --reject' puts everything back"
+            for deletions, place in counts
+        ]
+
     def _troubles(self) -> list[str]:
         errors = {"publishing": self._publisher.last_error, "merging": self._merger.last_error}
         return [f"{what}: {error}" for what, error in errors.items() if error]
@@ -163,6 +206,7 @@ class Commands:
     def _pending(self) -> dict[str, int]:
         open_files = sum(1 for file in self._files if file.is_dirty and not file.is_unlinked)
         records = self._journal.count_groups() + self._journal.count_outbox() + open_files
+        records += len(self._held.held_groups())
         if not records:
             return {"records": 0, "blocks": 0, "bytes": 0}
         return {
@@ -175,6 +219,7 @@ class Commands:
         return (
             self._puller.connection is Connection.ONLINE
             and not self._pending()["records"]
+            and not self._held.by_device()
             and self._journal.cursor[1] >= self._puller.announced
             and not self._merger.is_pending
         )
@@ -203,10 +248,24 @@ class Commands:
                 if self._is_reached(target, items):
                     is_done = True
                     break
+                if self._waits_for_approval():
+                    break
                 await trio.sleep(_LOOK_S)
         return {"done": is_done, "pending": None if is_done else self._what_is_pending()}
 
+    def _waits_for_approval(self) -> bool:
+        """Whether nothing is left to wait for but a decision."""
+        if not self._held_sentences():
+            return False
+        return (
+            self._puller.connection is Connection.ONLINE
+            and self._pending()["records"] == len(self._held.held_groups())
+            and self._journal.cursor[1] >= self._puller.announced
+        )
+
     def _what_is_pending(self) -> Any:
+        if self._waits_for_approval():
+            return {"message": "; ".join(self._held_sentences()), "approval": True}
         if self._puller.connection is Connection.OFFLINE:
             reason = self._puller.last_error or "the server can not be reached"
             return {"message": f"{reason}; {self._pending()['records']} records wait here"}

@@ -29,6 +29,7 @@ class Group:
     first_us: int
     last_us: int
     is_urgent: bool
+    is_approved: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ class Journal:
     def open_group(self, time_us: int, joined: Sequence[int]) -> int:
         """The group for a change made now: the first of ``joined``, with the others merged in.
 
+        A group that was held or approved is judged anew with what joins it.
+
         Args:
             time_us: hybrid time of the change.
             joined: groups that the change touches, ascending; may be empty.
@@ -98,7 +101,7 @@ class Journal:
             )
             self.close_group(other)
         self._database.execute(
-            "UPDATE groups SET last_us = ? WHERE id = ? AND last_us < ?", (time_us, kept, time_us)
+            "UPDATE groups SET last_us = max(last_us, ?), held = 0 WHERE id = ?", (time_us, kept)
         )
         return kept
 
@@ -151,18 +154,18 @@ class Journal:
         ``begun_before_us``) that a program that keeps changing them must not hold them back.
         """
         rows = self._database.execute(
-            "SELECT id, first_us, last_us, urgent FROM groups "
-            "WHERE urgent = 1 OR last_us <= ? OR first_us <= ? ORDER BY id LIMIT ?",
+            "SELECT id, first_us, last_us, urgent, held = 2 FROM groups "
+            "WHERE held <> 1 AND (urgent = 1 OR last_us <= ? OR first_us <= ?) ORDER BY id LIMIT ?",
             (settled_before_us, begun_before_us, limit),
         )
-        return [Group(row[0], row[1], row[2], bool(row[3])) for row in rows]
+        return [Group(row[0], row[1], row[2], bool(row[3]), bool(row[4])) for row in rows]
 
     def group(self, group: int) -> Group | None:
         """One group, or None when it was sealed, merged into another or dropped."""
         row = self._database.row(
-            "SELECT id, first_us, last_us, urgent FROM groups WHERE id = ?", (group,)
+            "SELECT id, first_us, last_us, urgent, held = 2 FROM groups WHERE id = ?", (group,)
         )
-        return None if row is None else Group(row[0], row[1], row[2], bool(row[3]))
+        return None if row is None else Group(row[0], row[1], row[2], bool(row[3]), bool(row[4]))
 
     def group_folders(self, group: int) -> tuple[FolderChange, ...]:
         """The folders whose entries a group changes."""
@@ -177,8 +180,8 @@ class Journal:
         self._database.execute("DELETE FROM group_folders WHERE pending = ?", (group,))
 
     def count_groups(self) -> int:
-        """Groups that wait to be sealed."""
-        row = self._database.row("SELECT count(*) FROM groups")
+        """Groups that wait to be sealed, without those that wait for an approval."""
+        row = self._database.row("SELECT count(*) FROM groups WHERE held <> 1")
         return int(row[0]) if row else 0
 
     # Records

@@ -74,7 +74,7 @@ CREATE TABLE groups (
     first_us INTEGER NOT NULL,      -- hybrid time of its first change
     last_us  INTEGER NOT NULL,      -- hybrid time of its latest change; the settle time counts from it
     urgent   INTEGER NOT NULL DEFAULT 0, -- 1: do not wait (fsync, replace-rename)
-    held     INTEGER NOT NULL DEFAULT 0  -- 1: deletes more than may go without a question
+    held     INTEGER NOT NULL DEFAULT 0  -- 1: deletes more than may go without a question; 2: approved
 ) STRICT;
 
 -- Folders whose entries a pending group changed; goes into its record.
@@ -132,6 +132,15 @@ CREATE TABLE held (
     position  INTEGER NOT NULL,     -- in the server's journal
     wire      BLOB NOT NULL
 ) STRICT;
+
+-- The deletion guard's window: how many items each device deleted of late.
+CREATE TABLE deletions (
+    device BLOB NOT NULL,
+    slot   INTEGER NOT NULL,        -- hybrid time of the records, in units of 10 s
+    held   INTEGER NOT NULL,        -- 1: they wait for an approval
+    items  INTEGER NOT NULL,
+    PRIMARY KEY (device, slot, held)
+) STRICT, WITHOUT ROWID;
 
 -- Records that can not take effect here (unknown format, bad seal), with the reason; kept, reported.
 CREATE TABLE rejected (
@@ -193,6 +202,42 @@ CREATE TABLE entries (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX entries_by_name ON entries (parent, name) WHERE shown <> name;
 CREATE INDEX entries_by_item ON entries (item);
+
+-- The view: how many items it shows and the sum of their sizes. One row, kept by triggers, so that
+-- neither a report nor the deletion guard has to count a million items.
+CREATE TABLE totals (
+    items INTEGER NOT NULL,
+    bytes INTEGER NOT NULL
+) STRICT;
+INSERT INTO totals VALUES (0, 0);
+CREATE TRIGGER entry_added AFTER INSERT ON entries
+WHEN NOT EXISTS (SELECT 1 FROM entries
+                 WHERE item = NEW.item AND (parent <> NEW.parent OR shown <> NEW.shown))
+BEGIN
+    UPDATE totals SET items = items + 1,
+                      bytes = bytes + coalesce((SELECT size FROM items WHERE item = NEW.item), 0);
+END;
+CREATE TRIGGER entry_removed AFTER DELETE ON entries
+WHEN NOT EXISTS (SELECT 1 FROM entries WHERE item = OLD.item)
+BEGIN
+    UPDATE totals SET items = items - 1,
+                      bytes = bytes - coalesce((SELECT size FROM items WHERE item = OLD.item), 0);
+END;
+CREATE TRIGGER item_resized AFTER UPDATE OF size ON items
+WHEN NEW.size <> OLD.size AND EXISTS (SELECT 1 FROM entries WHERE item = NEW.item)
+BEGIN
+    UPDATE totals SET bytes = bytes + NEW.size - OLD.size;
+END;
+CREATE TRIGGER item_added AFTER INSERT ON items
+WHEN EXISTS (SELECT 1 FROM entries WHERE item = NEW.item)
+BEGIN
+    UPDATE totals SET bytes = bytes + NEW.size;
+END;
+CREATE TRIGGER item_removed AFTER DELETE ON items
+WHEN EXISTS (SELECT 1 FROM entries WHERE item = OLD.item)
+BEGIN
+    UPDATE totals SET bytes = bytes - OLD.size;
+END;
 
 -- Folders that can not hang where they want because of a cycle.
 CREATE TABLE cuts (

@@ -26,6 +26,7 @@ from node.storage.registers import Author, PendingWrite, Registers
 from node.storage.tree import Tree
 from node.sync.block_uploader import BlockUploader
 from node.sync.content_sealer import ContentSealer, SealedContent, StagedSource
+from node.sync.deletion_guard import DeletionGuard
 from node.sync.reissue import Reissue
 from node.sync.trust import Trust
 from node.sync.work_nursery import open_work_nursery
@@ -106,6 +107,7 @@ class Publisher:
         tree: Tree,
         journal: Journal,
         trust: Trust,
+        guard: DeletionGuard,
         files: StagedFiles,
         sealer: ContentSealer,
         uploader: BlockUploader,
@@ -127,6 +129,7 @@ class Publisher:
         self._heads = AuthorHeads(database)
         self._reissue = Reissue(database, registers, tree, journal, now_ns)
         self._trust = trust
+        self._guard = guard
         self._files = files
         self._sealer = sealer
         self._uploader = uploader
@@ -201,6 +204,8 @@ class Publisher:
             if group.id in self._staged_groups:
                 continue
             writes = self._registers.pending_writes(group.id)
+            if not self._may_seal(group, writes):
+                continue
             if any(isinstance(write.version.value, StagedContent) for write in writes):
                 if len(self._staged_groups) < _STAGED_AT_ONCE:
                     self._staged_groups.add(group.id)
@@ -209,6 +214,16 @@ class Publisher:
                 self._seal_group(group, writes)
                 await trio.lowlevel.checkpoint()
         return self._journal.count_groups() > 0
+
+    def _may_seal(self, group: Group, writes: Sequence[PendingWrite]) -> bool:
+        """Whether a group may go; one that deletes too much is held until somebody approves."""
+        device = self._registers.author.device
+        opened = _opened(writes)
+        if group.is_approved or self._guard.may_seal(device, group.last_us, opened):
+            return True
+        with self._database.transaction():
+            self._guard.hold_group(group.id, device, group.last_us, opened)
+        return False
 
     async def _seal_staged(self, group_id: int) -> None:
         """Seal a group with contents that are still in staging."""
@@ -334,6 +349,8 @@ class Publisher:
             )
             self._journal.add_own(record, [*blocks, *record.record.blocks])
             self._heads.note_own(record)
+            if not group.is_approved:
+                self._guard.count_sealed(record.record.device, group.last_us, _opened(writes))
             self._journal.close_group(group.id)
             for change in record.record.folders:
                 self._journal.note_published(change.folder, change.time_us)
@@ -362,7 +379,7 @@ class Publisher:
             account_head=self._trust.account.head,
             namespace_head=self._trust.namespace.head,
             folders=self._journal.group_folders(group.id),
-            writes=[OpenedWrite(write.item, write.register, write.version) for write in writes],
+            writes=_opened(writes),
         )
         return seal_record(
             draft, self._trust.current_epoch, self._writer.signing, self._token_bytes
@@ -516,6 +533,10 @@ class Publisher:
 
 def _delay_s(error: NodeError, backoff: Backoff) -> float:
     return backoff.next_wait_s(error.retry_after_s if isinstance(error, ServerError) else None)
+
+
+def _opened(writes: Iterable[PendingWrite]) -> list[OpenedWrite]:
+    return [OpenedWrite(write.item, write.register, write.version) for write in writes]
 
 
 def _unstaged(write: PendingWrite, sealed: Mapping[str, _SealedFile]) -> PendingWrite:

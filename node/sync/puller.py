@@ -20,7 +20,6 @@ from node.errors import NodeError, ServerError
 from node.net.http_transport import RefusedError
 from node.storage.database import Database
 from node.storage.journal import Journal
-from node.storage.registers import Registers
 from node.storage.tree import Tree
 from node.sync.record_intake import Received, RecordIntake, RemoteChanges, parse_received
 from node.sync.server_honesty import ServerHonesty
@@ -74,10 +73,10 @@ class Puller:
         self,
         *,
         database: Database,
-        registers: Registers,
-        tree: Tree,
         journal: Journal,
+        tree: Tree,
         trust: Trust,
+        intake: RecordIntake,
         drive: RemoteChanges,
         client: JournalClient,
         namespace: NamespaceId,
@@ -88,6 +87,7 @@ class Puller:
         self._database = database
         self._journal = journal
         self._trust = trust
+        self._intake = intake
         self._drive = drive
         self._client = client
         self._namespace = namespace
@@ -99,16 +99,6 @@ class Puller:
         self._progress = trio.Event()
         self.announced = 0
         self._state: EventsResponse | None = None
-        self._intake = RecordIntake(
-            database=database,
-            registers=registers,
-            tree=tree,
-            journal=journal,
-            trust=trust,
-            drive=drive,
-            namespace=namespace,
-            now_ns=now_ns,
-        )
         self._withdrawal = Withdrawal(database, tree, journal, trust, drive, now_ns)
         self._honesty = ServerHonesty(journal, now_ns)
         self.connection = Connection.CONNECTING

@@ -20,6 +20,7 @@ from node.storage.database import Database
 from node.storage.journal import Journal
 from node.storage.registers import DotReusedError, Registers
 from node.storage.tree import Changes, Tree
+from node.sync.deletion_guard import DeletionGuard
 from node.sync.trust import Trust
 from protocol.errors import ProtocolError, RemoteProtocolError
 from protocol.ids import DeviceId, ItemId, NamespaceId, RecordId
@@ -71,6 +72,7 @@ class RecordIntake:
         tree: Tree,
         journal: Journal,
         trust: Trust,
+        guard: DeletionGuard,
         drive: RemoteChanges,
         namespace: NamespaceId,
         now_ns: Callable[[], int],
@@ -81,11 +83,13 @@ class RecordIntake:
         self._journal = journal
         self._heads = AuthorHeads(database)
         self._trust = trust
+        self._guard = guard
         self._drive = drive
         self._namespace = namespace
         self._now_ns = now_ns
         self._reused: dict[RecordId, DotReusedError] = {}
         self._is_again = False
+        self._is_guarded = False
         self.records_applied = 0
 
     def verified(self, received: Received) -> Received:
@@ -125,6 +129,8 @@ class RecordIntake:
         stale: list[Any] = []
         count = 0
         self._is_again = self._journal.is_reading_again
+        # What went through long ago is no news to a device that reads it for the first time.
+        self._is_guarded = not (self._is_again or self._journal.is_first_reading)
         with self._database.transaction():
             for each in received:
                 if isinstance(each.record, SignedRecord):
@@ -148,6 +154,8 @@ class RecordIntake:
         if not self._is_before_revocation(signed):
             self._reject_revoked(signed)
             return []
+        if self._guard.has_held(signed.id):
+            return []
         if (reused := self._reused.get(signed.id)) is not None:
             self._reject_fork(signed, str(reused), reused.known)
             return []
@@ -158,7 +166,9 @@ class RecordIntake:
         except ProtocolError as error:
             self._reject(signed.id, signed.to_wire(), str(error))
             return []
-        return self._apply(signed, writes, position)
+        if self._is_guarded and self._guard.holds(signed, writes, position):
+            return []
+        return self.apply(signed, writes, position)
 
     def _is_before_revocation(self, signed: SignedRecord) -> bool:
         author = self._trust.author(signed.record.device)
@@ -192,7 +202,8 @@ class RecordIntake:
             for write in signed.record.writes
         )
 
-    def _apply(self, signed: SignedRecord, writes: list[OpenedWrite], position: int) -> list[Any]:
+    def apply(self, signed: SignedRecord, writes: list[OpenedWrite], position: int) -> list[Any]:
+        """Let an opened record take effect; in a transaction. What the kernel must be told."""
         self._journal.add_received(signed, position)
         items = list(dict.fromkeys(write.item for write in writes))
         self._drive.expect_remote_changes(items)

@@ -92,3 +92,15 @@ def test_a_file_that_can_not_be_read_is_a_sentence(tmp_path):
     (tmp_path / "settings.toml").mkdir()
     with pytest.raises(SettingsError, match="cannot read"):
         read_settings_file(tmp_path)
+
+
+def test_the_deletion_guard_takes_a_share_and_a_whole_number(tmp_path):
+    file = tmp_path / "settings.toml"
+    file.write_text("deletion_guard_share = 0.25\ndeletion_guard_minimum = 50\n")
+    assert read_settings_file(tmp_path) == {
+        "deletion_guard_share": 0.25,
+        "deletion_guard_minimum": 50,
+    }
+    file.write_text("deletion_guard_minimum = 50.5\n")
+    with pytest.raises(SettingsError, match="a whole number from 1"):
+        read_settings_file(tmp_path)

@@ -51,3 +51,45 @@ CREATE TABLE unmergeable (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX records_by_position ON records (position) WHERE position IS NOT NULL;
+CREATE TABLE deletions (
+    device BLOB NOT NULL,
+    slot   INTEGER NOT NULL,
+    held   INTEGER NOT NULL,
+    items  INTEGER NOT NULL,
+    PRIMARY KEY (device, slot, held)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE totals (
+    items INTEGER NOT NULL,
+    bytes INTEGER NOT NULL
+) STRICT;
+INSERT INTO totals SELECT count(*), coalesce(sum(size), 0) FROM items
+WHERE EXISTS (SELECT 1 FROM entries WHERE entries.item = items.item);
+CREATE TRIGGER entry_added AFTER INSERT ON entries
+WHEN NOT EXISTS (SELECT 1 FROM entries
+                 WHERE item = NEW.item AND (parent <> NEW.parent OR shown <> NEW.shown))
+BEGIN
+    UPDATE totals SET items = items + 1,
+                      bytes = bytes + coalesce((SELECT size FROM items WHERE item = NEW.item), 0);
+END;
+CREATE TRIGGER entry_removed AFTER DELETE ON entries
+WHEN NOT EXISTS (SELECT 1 FROM entries WHERE item = OLD.item)
+BEGIN
+    UPDATE totals SET items = items - 1,
+                      bytes = bytes - coalesce((SELECT size FROM items WHERE item = OLD.item), 0);
+END;
+CREATE TRIGGER item_resized AFTER UPDATE OF size ON items
+WHEN NEW.size <> OLD.size AND EXISTS (SELECT 1 FROM entries WHERE item = NEW.item)
+BEGIN
+    UPDATE totals SET bytes = bytes + NEW.size - OLD.size;
+END;
+CREATE TRIGGER item_added AFTER INSERT ON items
+WHEN EXISTS (SELECT 1 FROM entries WHERE item = NEW.item)
+BEGIN
+    UPDATE totals SET bytes = bytes + NEW.size;
+END;
+CREATE TRIGGER item_removed AFTER DELETE ON items
+WHEN EXISTS (SELECT 1 FROM entries WHERE item = OLD.item)
+BEGIN
+    UPDATE totals SET bytes = bytes - OLD.size;
+END;

@@ -18,6 +18,7 @@ from tests.node.cli.command_line import node_on
 COMMANDS = {
     "account": ["create"],
     "alarms": [],
+    "approve": [],
     "conflicts": [],
     "doctor": [],
     "login": [],
@@ -212,6 +213,28 @@ def test_alarms_are_listed_with_their_evidence_and_can_be_forgotten(atoll):
     assert "4  forked\n" in listed.out
     assert "copied" not in cleared.out
     assert asked == [{}, {}, {"clear": 3}]
+
+
+def test_held_deletions_are_approved_or_put_back(atoll):
+    asked = []
+
+    def answer(arguments):
+        asked.append(arguments)
+        return {"here": 1, "elsewhere": 299}
+
+    with node_on(atoll.home, approve=answer):
+        assert atoll("approve").out == "Approved: 300 deletions.\n"
+        assert atoll("approve", "--reject").out == "Put back: 300 deletions.\n"
+        assert json.loads(atoll("approve", "--json").out) == {"here": 1, "elsewhere": 299}
+    assert asked == [{"reject": False}, {"reject": True}, {"reject": False}]
+
+
+def test_wait_ends_when_only_a_decision_is_left_to_wait_for(atoll):
+    pending = {"message": "300 deletions wait for your approval", "approval": True}
+    with node_on(atoll.home, wait=lambda _: {"done": False, "pending": pending}):
+        outcome = atoll("wait")
+    assert outcome.code == 1
+    assert "still pending: 300 deletions wait for your approval" in outcome.err
 
 
 def test_conflicts_are_listed_with_where_they_can_be_read(atoll):

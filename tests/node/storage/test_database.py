@@ -179,6 +179,9 @@ def test_an_index_of_the_first_schema_becomes_like_a_new_one_and_keeps_its_rows(
     migrated = Database(tmp_path / "old.db", KEY)
     fresh = Database(tmp_path / "new.db", KEY)
     assert described(migrated) == described(fresh)
+    triggers = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' ORDER BY name"
+    assert list(migrated.execute(triggers)) == list(fresh.execute(triggers))
+    assert migrated.row("SELECT * FROM totals") == fresh.row("SELECT * FROM totals")
     assert migrated.row("SELECT first_us, held FROM groups") == (1, 0)
     assert migrated.row("SELECT message, evidence FROM alarms") == ("old", None)
     assert migrated.row("PRAGMA user_version") == (SCHEMA_VERSION,)

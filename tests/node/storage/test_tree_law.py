@@ -98,6 +98,11 @@ def move(index, source, target, paths):
 
 
 def check_view(index: Index) -> None:
+    counted = index.database.row(
+        "SELECT count(*), coalesce(sum(size), 0) FROM items "
+        "WHERE EXISTS (SELECT 1 FROM entries WHERE entries.item = items.item)"
+    )
+    assert index.tree.totals() == counted
     whole = index.from_scratch()
     assert index.shown() == whole.entries
     for folder, group in (

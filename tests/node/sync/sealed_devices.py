@@ -9,10 +9,14 @@ import os
 from dataclasses import replace
 from typing import Any
 
+from node.core.deletion_guard import GuardLimits
 from node.core.record_sealing import Draft, OpenedWrite, seal_record
 from node.storage.author_heads import AuthorHeads
 from node.storage.database import Database
+from node.storage.held_deletions import HeldDeletions
 from node.storage.registers import Author
+from node.sync.approvals import Approvals
+from node.sync.deletion_guard import DeletionGuard
 from node.sync.record_intake import RecordIntake, parse_received
 from node.sync.reissue import Reissue
 from node.sync.withdrawal import Withdrawal
@@ -38,6 +42,9 @@ class NoKernel:
         return []
 
     async def announce(self, stale: list[Any]) -> None:
+        pass
+
+    def wake_publisher(self) -> None:
         pass
 
 
@@ -87,14 +94,29 @@ class SealedDevice(Index):
         self.sequence, self.previous = 0, NO_RECORD
         for item in self.registers.adopt_waiting_writes():
             self.tree.refresh(item, self.now_ns)
+        self.held = HeldDeletions(self.database)
+        self.guard = DeletionGuard(self.held, self.tree, GuardLimits(0.5, 10))
         self.intake = RecordIntake(
             database=self.database,
             registers=self.registers,
             tree=self.tree,
             journal=self.journal,
             trust=self.account,  # type: ignore[arg-type]
+            guard=self.guard,
             drive=NoKernel(),
             namespace=NAMESPACE,
+            now_ns=lambda: self.now_ns,
+        )
+
+        self.approvals = Approvals(
+            database=self.database,
+            registers=self.registers,
+            tree=self.tree,
+            journal=self.journal,
+            held=self.held,
+            trust=self.account,  # type: ignore[arg-type]
+            intake=self.intake,
+            drive=NoKernel(),
             now_ns=lambda: self.now_ns,
         )
 
@@ -103,6 +125,12 @@ class SealedDevice(Index):
         records = []
         for group in self.journal.groups(2**62, 2**62, 1000):
             writes = self.registers.pending_writes(group.id)
+            opened = [OpenedWrite(each.item, each.register, each.version) for each in writes]
+            if not group.is_approved:
+                if not self.guard.may_seal(self.device, group.last_us, opened):
+                    self.guard.hold_group(group.id, self.device, group.last_us, opened)
+                    continue
+                self.guard.count_sealed(self.device, group.last_us, opened)
             folders = self.journal.group_folders(group.id)
             self.journal.close_group(group.id)
             if not writes:
@@ -118,7 +146,7 @@ class SealedDevice(Index):
                 account_head=EventId(bytes(32)),
                 namespace_head=EventId(bytes(32)),
                 folders=folders,
-                writes=[OpenedWrite(each.item, each.register, each.version) for each in writes],
+                writes=opened,
             )
             record = seal_record(draft, KEYS, self.signing)
             self.registers.mark_sealed(group.id, record.id, time_us)

@@ -1,0 +1,65 @@
+"""Which deletions are held until somebody approves. Pure.
+
+A script gone wrong, an emptied folder, software that encrypts and removes: what deletes most of a
+namespace in one go is asked about before it goes through. Called by `node.sync.deletion_guard`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from node.core.record_sealing import OpenedWrite
+from protocol.ids import ItemId
+from protocol.records import Register
+from protocol.values import Placement
+
+WINDOW_US = 600_000_000
+"""What a device deletes within ten minutes counts as one go."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuardLimits:
+    """What may be deleted in one go without a question.
+
+    Attributes:
+        share: of the items shown when it began, above 0; 1 turns the guard off.
+        minimum: fewer items may go whatever their share is.
+    """
+
+    share: float = 0.5
+    minimum: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What is known of a device's deletions when more come.
+
+    Attributes:
+        gone: items that it deleted within the window, as shown here.
+        held: items whose deletion waits for an approval.
+        shown: items shown now, with those that are about to be deleted.
+    """
+
+    gone: int
+    held: int
+    shown: int
+
+
+def must_hold(deletions: int, window: Window, limits: GuardLimits) -> bool:
+    """Whether deleting so many more items needs an approval."""
+    if not deletions:
+        return False
+    together = window.gone + window.held + deletions
+    return together >= limits.minimum and together > limits.share * (window.shown + window.gone)
+
+
+def deleted_items(writes: Iterable[OpenedWrite]) -> list[ItemId]:
+    """The items that the writes leave without a name."""
+    return [
+        write.item
+        for write in writes
+        if write.register is Register.PLACEMENT
+        and isinstance(write.version.value, Placement)
+        and not write.version.value.links
+    ]

@@ -1,0 +1,69 @@
+"""Holds what deletes too much in one go, of this device or another, until somebody approves.
+
+Owns the counting; the decision is `node.core.deletion_guard`'s. Called by the record intake and the
+publisher, inside their transactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from node.core.deletion_guard import GuardLimits, Window, deleted_items, must_hold
+from node.core.record_sealing import OpenedWrite
+from node.storage.held_deletions import HeldDeletions
+from node.storage.tree import Tree
+from protocol.ids import DeviceId, RecordId
+from protocol.records import SignedRecord
+
+
+class DeletionGuard:
+    """Counts deletions by device.
+
+    Concurrency: owned by the node's loop; no method awaits.
+    """
+
+    def __init__(self, held: HeldDeletions, tree: Tree, limits: GuardLimits) -> None:
+        self._held = held
+        self._tree = tree
+        self._limits = limits
+
+    def holds(self, record: SignedRecord, writes: Sequence[OpenedWrite], position: int) -> bool:
+        """Whether a received record is kept back; what it deletes is counted in any case."""
+        items = deleted_items(writes)
+        deletions = sum(1 for item in items if self._tree.link_count(item))
+        if not deletions:
+            return False
+        device, time_us = record.record.device, record.record.hybrid_time_us
+        gone, held = self._held.counted(device, time_us)
+        window = Window(gone, held, self._tree.totals()[0])
+        is_held = must_hold(deletions, window, self._limits)
+        self._held.count(device, time_us, deletions, is_held=is_held)
+        if is_held:
+            self._held.hold_record(record, deletions, position)
+        return is_held
+
+    def has_held(self, record: RecordId) -> bool:
+        """Whether a record that came again waits for an approval."""
+        return self._held.holds(record)
+
+    def may_seal(self, device: DeviceId, time_us: int, writes: Sequence[OpenedWrite]) -> bool:
+        """Whether a group of this device may go without an approval. Its items are gone here."""
+        deletions = len(deleted_items(writes))
+        if not deletions:
+            return True
+        gone, held = self._held.counted(device, time_us)
+        shown = self._tree.totals()[0] + held + deletions
+        return not must_hold(deletions, Window(gone, held, shown), self._limits)
+
+    def count_sealed(self, device: DeviceId, time_us: int, writes: Sequence[OpenedWrite]) -> None:
+        """A group of this device was sealed."""
+        deletions = len(deleted_items(writes))
+        if deletions:
+            self._held.count(device, time_us, deletions, is_held=False)
+
+    def hold_group(
+        self, group: int, device: DeviceId, time_us: int, writes: Sequence[OpenedWrite]
+    ) -> None:
+        """Keep a group of this device back."""
+        self._held.count(device, time_us, len(deleted_items(writes)), is_held=True)
+        self._held.hold_group(group)

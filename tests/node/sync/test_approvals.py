@@ -1,0 +1,154 @@
+from tests.node.sync.sealed_devices import SealedDevice
+
+FOLDERS = [f"folder{number}" for number in range(4)]
+FILES = [f"{folder}/file{number}" for folder in FOLDERS for number in range(5)]
+PATHS = {*FILES, *(f"{folder}/" for folder in FOLDERS)}
+
+
+def fill(*devices: SealedDevice):
+    """Twenty files in four folders, known to all."""
+    for folder in FOLDERS:
+        devices[0].make_folder(folder)
+    for file in FILES:
+        devices[0].make_file(file)
+    records = devices[0].seal_all()
+    for other in devices[1:]:
+        other.take(records)
+    for device in devices:
+        device.journal.end_reading()
+    return records
+
+
+def remove_most(device):
+    for folder in FOLDERS[:3]:
+        device.remove_all(folder)
+
+
+def pair_after_deletions(devices):
+    """A device that has deleted most of the tree, unguarded, and another that has not heard of it."""
+    one, two = devices(1), devices(2)
+    fill(one, two)
+    remove_most(one)
+    one.database.execute("UPDATE groups SET held = 2")
+    return one, two, one.seal_all()
+
+
+async def test_deletions_of_another_device_beyond_the_limit_wait_and_the_rest_goes_on(devices):
+    one, two, deletions = pair_after_deletions(devices)
+    one.make_file("new")
+    two.take([*deletions, *one.seal_all()])
+    assert two.paths() > {"new", "folder3/"}
+    assert len(two.paths()) >= len(PATHS) - 12
+    ((device, count),) = two.held.by_device()
+    assert device == one.device
+    assert count >= 6
+    before = two.paths()
+    two.start()  # it survives a restart, and comes from the server again
+    two.take(deletions)
+    assert two.paths() == before
+    assert two.held.by_device() == [(device, count)]
+
+
+async def test_approved_deletions_take_effect(devices):
+    one, two, deletions = pair_after_deletions(devices)
+    two.take(deletions)
+    decided = await two.approvals.approve()
+    assert decided.here == 0
+    assert decided.elsewhere > 0
+    assert two.paths() == one.paths()
+    assert not two.held.by_device()
+    two.take(deletions)
+    assert two.paths() == one.paths()
+
+
+async def test_rejected_deletions_are_undone_on_all_devices(devices):
+    one, two, deletions = pair_after_deletions(devices)
+    two.take(deletions)
+    kept = two.paths()
+    await two.approvals.reject()
+    assert two.paths() == kept
+    assert not two.held.by_device()
+    one.take(two.seal_all())
+    assert one.paths() == kept
+    assert {path for path in kept if path.startswith("folder2/")}
+
+
+async def test_a_reader_that_hears_of_deletions_in_one_record_holds_all_of_them(devices):
+    one, two = devices(1), devices(2)
+    fill(one, two)
+    remove_most(one)
+    one.journal.open_group(
+        one.now_ns // 1000, [group.id for group in one.journal.groups(2**62, 2**62, 99)]
+    )
+    one.database.execute("UPDATE groups SET held = 2")
+    (record,) = one.seal_all()
+    two.take([record])
+    assert two.paths() == PATHS
+    await two.approvals.reject()
+    assert two.paths() == PATHS
+    one.take(two.seal_all())
+    assert one.paths() == PATHS
+
+
+async def test_local_deletions_beyond_the_limit_are_not_published_until_approved(devices):
+    one, two = devices(1), devices(2)
+    fill(one, two)
+    remove_most(one)
+    two.take(one.seal_all())
+    assert one.held.count_local() > 0
+    assert "folder2/" in two.paths()
+    one.start()
+    assert not one.seal_all()
+    await one.approvals.approve()
+    two.take(one.seal_all())
+    await two.approvals.approve()
+    assert one.paths() == two.paths() == {path for path in PATHS if path.startswith("folder3")}
+    assert one.held.count_local() == 0
+
+
+async def test_rejected_local_deletions_are_put_back_and_the_others_never_hear_of_them(devices):
+    one, two = devices(1), devices(2)
+    fill(one, two)
+    remove_most(one)
+    two.take(one.seal_all())
+    before = two.paths()
+    await one.approvals.reject()
+    two.take(one.seal_all())
+    assert two.paths() == one.paths() == before
+
+
+async def test_few_deletions_and_many_of_more_pass(devices):
+    one, two = devices(1), devices(2)
+    fill(one, two)
+    one.remove_all("folder0")
+    two.take(one.seal_all())
+    for number in range(100):
+        one.make_file(f"more{number}")
+    two.take(one.seal_all())
+    for number in range(40):
+        one.unlink(f"more{number}")
+    two.take(one.seal_all())
+    assert one.paths() == two.paths()
+    assert not one.held.count_local()
+    assert not two.held.by_device()
+
+
+async def test_deletions_long_apart_are_not_one_go(devices):
+    one, two = devices(1), devices(2)
+    fill(one, two)
+    for folder in FOLDERS:
+        one.remove_all(folder)
+        two.take(one.seal_all())
+        one.now_ns += 11 * 60 * 10**9
+    assert one.paths() == two.paths() == set()
+
+
+async def test_a_new_device_does_not_ask_about_what_went_through_before_it_came(devices):
+    one, two, newcomer = devices(1), devices(2), devices(3)
+    records = fill(one, two)
+    remove_most(one)
+    one.database.execute("UPDATE groups SET held = 2")
+    records += one.seal_all()
+    newcomer.take(records)
+    assert newcomer.paths() == one.paths()
+    assert not newcomer.held.by_device()
