@@ -31,6 +31,8 @@ from server.errors import ServerError, SettingsError
 from server.memory import reuse_large_buffers
 from server.services.accounts import invitation_digest
 from server.services.all_services import Services
+from server.services.block_locks import BlockLocks
+from server.services.collector import Collector
 from server.services.ports import Surroundings
 from server.settings import DEFAULT_LISTEN, Settings, parse_listen, parse_location
 from server.stores.sqlite_store import SqliteStore
@@ -39,6 +41,10 @@ from server.web_server import WebServer, listen, make_config
 Result = TypeVar("Result")
 
 INVITATION_LIFETIME_S: Final = 7 * 24 * 3600
+
+_AFTER_FAILURE_S: Final = 600
+
+_log = structlog.get_logger(__name__)
 
 WORKERS: Final = 4
 """Threads that check signatures; the batches of more commits wait."""
@@ -72,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         match arguments.command:
             case "run":
                 _run_loop(_serve(_settings(arguments)))
+            case "collect":
+                _run_loop(_collect(_settings(arguments)))
             case "invite":
                 _run_loop(_invite(_settings(arguments)))
             case _:
@@ -94,8 +102,8 @@ def _parser() -> argparse.ArgumentParser:
         "command",
         nargs="?",
         default="run",
-        choices=("run", "invite", "new-journal-epoch"),
-        help="run (default); print an invitation for a new account; or, after a backup was"
+        choices=("run", "collect", "invite", "new-journal-epoch"),
+        help="run (default); give up blocks that nothing needs, while the server is stopped; print an invitation for a new account; or, after a backup was"
         " restored, have all nodes compare and push again what it lacks",
     )
     parser.add_argument(
@@ -162,7 +170,7 @@ async def _serve(settings: Settings) -> None:
             services = await Services.over(
                 store,
                 DiskBlockStore(settings.blobs, settings.reserve_bytes),
-                Surroundings(lambda: int(time.time()), secrets.token_bytes, ThreadWorker()),
+                _surroundings(),
                 server_id=server_id,
                 token_lifetime_s=settings.token_lifetime_s,
                 needs_invitation=not settings.open_registration,
@@ -181,9 +189,48 @@ async def _serve(settings: Settings) -> None:
                 sys.stdout.flush()
 
             server = WebServer(config, announce, services.notifier.close)
-            await server.serve(sockets=[listener])
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_collect_forever, services.collector)
+                await server.serve(sockets=[listener])
+                tasks.cancel_scope.cancel()
         finally:
             await store.close()
+
+
+async def _collect_forever(collector: Collector) -> None:
+    """Collect; a failing disk shows in the log, and the next round goes on."""
+    while True:
+        try:
+            await collector.run()
+        except ServerError as error:
+            _log.warning("blocks can not be collected", error=str(error))
+        await anyio.sleep(_AFTER_FAILURE_S)
+
+
+async def _collect(settings: Settings) -> None:
+    """One round now, and what crashes left; nobody asks or uploads meanwhile."""
+    with locked(settings.data):
+        store = await SqliteStore.open(settings.database)
+        try:
+            collector = Collector(
+                store,
+                DiskBlockStore(settings.blobs, settings.reserve_bytes),
+                BlockLocks(),
+                _surroundings(),
+                grace_s=-1,
+            )
+            collected = await collector.collect()
+            strays = await collector.remove_strays()
+        finally:
+            await store.close()
+    sys.stdout.write(
+        f"gave up {collected.blocks} blocks, {collected.size_bytes} bytes;"
+        f" removed {strays} files that no namespace holds\n"
+    )
+
+
+def _surroundings() -> Surroundings:
+    return Surroundings(lambda: int(time.time()), secrets.token_bytes, ThreadWorker())
 
 
 async def _invite(settings: Settings) -> None:

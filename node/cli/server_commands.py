@@ -15,7 +15,9 @@ from typing import Annotated, NoReturn
 import typer
 
 app = typer.Typer(
-    help="Run a server, and invite people to it.", no_args_is_help=True, rich_markup_mode=None
+    help="Run a server, invite people to it, and tidy it up.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 DataOption = Annotated[
@@ -75,6 +77,22 @@ def run(
 def invite(data: DataOption = None, database: DatabaseOption = None) -> None:
     """Print an invitation: every account after the first one needs one to register."""
     _become_server("invite", {"--data": data, "--database": database})
+
+
+@app.command(epilog="Example: atoll server collect --data ~/atoll-server")
+def collect(
+    data: DataOption = None,
+    database: DatabaseOption = None,
+    blobs: Annotated[
+        str | None,
+        typer.Option("--blobs", metavar="URL", help="The block store [default: under --data]."),
+    ] = None,
+) -> None:
+    """Give up blocks that nothing has needed for 30 days, while the server is stopped.
+
+    A running server does this by itself every six hours.
+    """
+    _become_server("collect", {"--data": data, "--database": database, "--blobs": blobs})
 
 
 def _become_server(

@@ -93,6 +93,22 @@ class DiskBlockStore:
         finally:
             opened.close()
 
+    async def remove(self, block: BlockId) -> None:
+        """As the port."""
+
+        def remove() -> None:
+            with _disk_errors():
+                self._path(block).unlink(missing_ok=True)
+
+        await self.run(remove)
+
+    async def stored(self) -> AsyncIterator[BlockId]:
+        """As the port."""
+        for folder in await self.run(lambda: sorted(self._blocks.iterdir())):
+            for name in await self.run(lambda folder=folder: os.listdir(folder)):  # type: ignore[misc]
+                with suppress(RemoteProtocolError):
+                    yield BlockId.parse(name)
+
     async def is_ready(self) -> bool:
         """As the port."""
 

@@ -4,6 +4,7 @@ Owns the words of the port. A block store verifies that bytes are the block they
 makes them durable; it does not know whose they are.
 """
 
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -67,6 +68,14 @@ class BlockStore(Protocol):
         Raises:
             BlockNotFoundError: it is not here.
         """
+        ...
+
+    async def remove(self, block: BlockId) -> None:
+        """Remove a block; nothing happens when it is not here. Whoever has it open reads on."""
+        ...
+
+    def stored(self) -> AsyncIterator[BlockId]:
+        """Every block that is here, in no order; what comes or goes meanwhile may be missed."""
         ...
 
     async def is_ready(self) -> bool:

@@ -5,7 +5,9 @@ from typing import Self
 
 from server.blobs.port import BlockStore
 from server.services.accounts import AccountService
+from server.services.block_locks import BlockLocks
 from server.services.blocks import BlockService
+from server.services.collector import Collector
 from server.services.events import EventService
 from server.services.journal import JournalService
 from server.services.namespaces import NamespaceService
@@ -26,6 +28,7 @@ class Services:
     journal: JournalService
     blocks: BlockService
     events: EventService
+    collector: Collector
     notifier: Notifier
     store: MetadataStore
     blobs: BlockStore
@@ -44,6 +47,7 @@ class Services:
         """Build them. The arguments are those of the services."""
         notifier = Notifier()
         logs = VerifiedLogs(store, surroundings.worker)
+        locks = BlockLocks()
         sessions = SessionService(
             store, surroundings, server_id, await store.secret(), token_lifetime_s
         )
@@ -54,8 +58,9 @@ class Services:
             ),
             namespaces=NamespaceService(store, logs, notifier),
             journal=JournalService(store, logs, notifier, surroundings),
-            blocks=BlockService(store, blobs, sessions, surroundings),
+            blocks=BlockService(store, blobs, sessions, locks, surroundings),
             events=EventService(store, sessions, notifier),
+            collector=Collector(store, blobs, locks, surroundings),
             notifier=notifier,
             store=store,
             blobs=blobs,

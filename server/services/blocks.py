@@ -13,6 +13,7 @@ from protocol.http_api import BlockList, ErrorCode
 from protocol.ids import BlockId, NamespaceId
 from server.blobs.port import BlockStore, StoredBlock
 from server.errors import ApiError, BlockError, BlockNotFoundError
+from server.services.block_locks import BlockLocks
 from server.services.namespaces import WRITERS, require_role
 from server.services.ports import Surroundings
 from server.services.sessions import Session, SessionService
@@ -32,6 +33,7 @@ class BlockService:
         store: knows which namespace has which blocks.
         blobs: holds them.
         sessions: asked again when an upload ends: it may have taken long.
+        locks: held while bytes and what is known of them are not in step.
         surroundings: time.
     """
 
@@ -40,11 +42,13 @@ class BlockService:
         store: MetadataStore,
         blobs: BlockStore,
         sessions: SessionService,
+        locks: BlockLocks,
         surroundings: Surroundings,
     ) -> None:
         self._store = store
         self._blobs = blobs
         self._sessions = sessions
+        self._locks = locks
         self._surroundings = surroundings
 
     async def missing(
@@ -79,13 +83,17 @@ class BlockService:
             async with self._blobs.receive(block) as incoming:
                 async for chunk in chunks:
                     await incoming.write(chunk)
-                await self._check_children(namespace, incoming.header().children)
+                children = incoming.header().children
+                await self._check_children(namespace, children)
                 if self._surroundings.now_s() - started_s >= RECHECK_AFTER_S:
                     await self._sessions.check(session)
-                size_bytes = await incoming.keep()
+                async with self._locks.of(block):
+                    size_bytes = await incoming.keep()
+                    await self._store.add_block(
+                        namespace, block, size_bytes, self._lease_until_s(), children
+                    )
         except BlockError as error:
             raise ApiError(422, ErrorCode.BLOCK_MISMATCH, str(error)) from error
-        await self._store.add_block(namespace, block, size_bytes, self._lease_until_s())
 
     @asynccontextmanager
     async def get(

@@ -57,7 +57,7 @@ class JournalService:
         store: keeps them.
         logs: the same store's logs, verified.
         notifier: wakes the members after a commit.
-        surroundings: the worker that checks signatures.
+        surroundings: time, and the worker that checks signatures.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class JournalService:
         self._logs = logs
         self._notifier = notifier
         self._worker = surroundings.worker
+        self._now_s = surroundings.now_s
 
     async def commit(
         self, session: Session, namespace: NamespaceId, request: CommitRequest
@@ -158,7 +159,9 @@ class JournalService:
                 account_logs[account] = account_log
 
         def judge() -> list[NewRecord | ErrorBody]:
-            return judge_records(records, namespace, log, context.accounts, account_logs)
+            return judge_records(
+                records, namespace, log, context.accounts, account_logs, self._now_s()
+            )
 
         return log, judge() if len(records) <= FEW else await self._worker.run(judge)
 

@@ -13,9 +13,9 @@ from protocol.ids import AccountId, DeviceId, NamespaceId
 from protocol.limits import FORMAT_VERSION
 from protocol.logs import AccountLog, NamespaceLog
 from protocol.record_validity import is_before_revocation
-from protocol.records import SignedRecord
+from protocol.records import Record, Register, SignedRecord
 from server.services.namespaces import WRITERS
-from server.stores.port import NewRecord
+from server.stores.port import Cover, NewRecord
 
 
 def parse_record(wire: bytes) -> SignedRecord | ErrorBody:
@@ -38,6 +38,7 @@ def judge_records(
     namespace_log: NamespaceLog,
     owners: Mapping[DeviceId, AccountId],
     account_logs: Mapping[AccountId, AccountLog],
+    now_s: int,
 ) -> list[NewRecord | ErrorBody]:
     """For each record what the store is given, or why it may not enter.
 
@@ -47,13 +48,14 @@ def judge_records(
         namespace_log: its log.
         owners: the account of each known device.
         account_logs: the logs of those accounts.
+        now_s: when they came.
     """
     results: list[NewRecord | ErrorBody] = []
     for signed in records:
         account = owners.get(signed.record.device)
         log = None if account is None else account_logs.get(account)
         error = _refusal(signed, namespace, namespace_log, log)
-        results.append(_new_record(signed) if error is None else error)
+        results.append(_new_record(signed, now_s) if error is None else error)
     return results
 
 
@@ -87,7 +89,16 @@ def _refusal(
     return None
 
 
-def _new_record(signed: SignedRecord) -> NewRecord:
+def covers_of(record: Record) -> tuple[Cover, ...]:
+    """The contents that a record covers; its blocks may be given up some time later."""
+    return tuple(
+        Cover(write.item, write.context)
+        for write in record.writes
+        if write.register is Register.CONTENT and write.context.vector
+    )
+
+
+def _new_record(signed: SignedRecord, now_s: int) -> NewRecord:
     record = signed.record
     return NewRecord(
         id=signed.id,
@@ -97,6 +108,8 @@ def _new_record(signed: SignedRecord) -> NewRecord:
         dots=tuple((write.item, int(write.register), write.n) for write in record.writes),
         blocks=record.blocks,
         wire=signed.to_wire(),
+        covers=covers_of(record),
+        accepted_s=now_s,
     )
 
 

@@ -22,6 +22,7 @@ from protocol.ids import (
     NamespaceId,
     RecordId,
 )
+from protocol.version_vector import Context
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +153,60 @@ class CommitContext:
 
 
 @dataclass(frozen=True, slots=True)
+class Cover:
+    """The versions of one item's content that a record covers."""
+
+    item: ItemId
+    context: Context
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """A record of which the store does not know yet what it lists and covers."""
+
+    namespace: NamespaceId
+    position: int
+    wire: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BlockOfNamespace:
+    """A block as one namespace holds it."""
+
+    namespace: NamespaceId
+    block: BlockId
+
+
+@dataclass(frozen=True, slots=True)
+class CollectedBlock:
+    """A block that a namespace gave up."""
+
+    block: BlockId
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What collection goes by.
+
+    Attributes:
+        now_s: leases that end before do not count.
+        covered_before_s: contents that were covered before are not kept any longer.
+    """
+
+    now_s: int
+    covered_before_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class NewRecord:
-    """A record that passed every check that needs no transaction."""
+    """A record that passed every check that needs no transaction.
+
+    Attributes:
+        dots: item, register and count of each write.
+        covers: the contents that it covers.
+        accepted_s: when it came.
+    """
 
     id: RecordId
     actor: ActorId
@@ -162,6 +215,8 @@ class NewRecord:
     dots: tuple[tuple[ItemId, int, int], ...]
     blocks: tuple[BlockId, ...]
     wire: bytes
+    covers: tuple[Cover, ...] = ()
+    accepted_s: int = 0
 
 
 class CommitKind(Enum):
@@ -362,9 +417,66 @@ class MetadataStore(Protocol):
         ...
 
     async def add_block(
-        self, namespace: NamespaceId, block: BlockId, size_bytes: int, lease_until_s: int
+        self,
+        namespace: NamespaceId,
+        block: BlockId,
+        size_bytes: int,
+        lease_until_s: int,
+        children: Sequence[BlockId] = (),
     ) -> None:
-        """Note that the namespace has the block, and lease it. Again is the same as once."""
+        """Note that the namespace has the block, and lease it. Again is the same as once.
+
+        A block that was condemned is needed again.
+        """
+        ...
+
+    async def records_not_indexed(self, limit: int) -> Sequence[StoredRecord]:
+        """Records of which an earlier release did not note what they list and cover."""
+        ...
+
+    async def index_record(
+        self,
+        record: StoredRecord,
+        blocks: Sequence[BlockId],
+        covers: Sequence[Cover],
+        covered_s: int,
+    ) -> None:
+        """Note what such a record lists and covers."""
+        ...
+
+    async def blocks_not_indexed(self, limit: int) -> Sequence[BlockOfNamespace]:
+        """Blocks of which an earlier release did not note the children."""
+        ...
+
+    async def index_block(self, held: BlockOfNamespace, children: Sequence[BlockId]) -> None:
+        """Note the children of such a block."""
+        ...
+
+    async def condemn_blocks(
+        self, after: BlockOfNamespace | None, limit: int, retention: Retention
+    ) -> BlockOfNamespace | None:
+        """Condemn what nothing needs among the next blocks, and acquit what something needs.
+
+        Needed is a block that is leased, listed by a record with a content that lives or was
+        covered lately, or a child of a page that the namespace holds.
+
+        Args:
+            after: where the last step ended; None to begin.
+            limit: blocks to look at.
+
+        Returns:
+            Where the next step goes on; None at the end.
+        """
+        ...
+
+    async def drop_condemned(
+        self, condemned_before_s: int, limit: int, retention: Retention
+    ) -> Sequence[CollectedBlock]:
+        """Let namespaces give up blocks that were condemned before, and that nothing needs since."""
+        ...
+
+    async def is_held(self, block: BlockId) -> bool:
+        """Whether any namespace has the block."""
         ...
 
     async def has_block(self, namespace: NamespaceId, block: BlockId) -> bool:

@@ -16,6 +16,7 @@ from server.stores.port import (
     LogState,
     NewRecord,
 )
+from server.stores.sqlite_collection import note_record
 from server.stores.sqlite_logs import log_state, while_they_fit
 from server.stores.sqlite_namespaces import number_of
 
@@ -92,9 +93,10 @@ def _commit_one(connection: sqlite3.Connection, number: int, record: NewRecord) 
         ),
     )
     connection.executemany(
-        "INSERT INTO dots VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO dots (namespace, item, register, actor, n, position) VALUES (?, ?, ?, ?, ?, ?)",
         [(number, item, register, record.actor, n, position) for item, register, n in record.dots],
     )
+    note_record(connection, number, position, record.blocks, record.covers, record.accepted_s)
     return CommitOutcome(CommitKind.STORED, position=position, is_new=True)
 
 

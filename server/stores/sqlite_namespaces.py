@@ -121,11 +121,12 @@ def missing_blocks(
     missing, stale = [], []
     for block in blocks:
         row = connection.execute(
-            "SELECT lease_until_s FROM blocks WHERE namespace = ? AND block = ?", (number, block)
+            "SELECT lease_until_s, condemned_s FROM blocks WHERE namespace = ? AND block = ?",
+            (number, block),
         ).fetchone()
         if row is None:
             missing.append(block)
-        elif row[0] < lease_until_s - RENEW_LEASE_BELOW_S:
+        elif row[0] < lease_until_s - RENEW_LEASE_BELOW_S or row[1] is not None:
             stale.append(block)
     return missing, stale
 
@@ -135,13 +136,19 @@ def renew_leases(
     namespace: NamespaceId,
     blocks: Sequence[BlockId],
     lease_until_s: int,
-) -> None:
-    """Lease blocks that the namespace has; those that it lacks by now are left out."""
+) -> list[BlockId]:
+    """Lease blocks that the namespace has; which of them it lacks by now."""
     number = number_of(connection, namespace)
-    connection.executemany(
-        "UPDATE blocks SET lease_until_s = max(lease_until_s, ?) WHERE namespace = ? AND block = ?",
-        [(lease_until_s, number, block) for block in blocks],
-    )
+    missing = []
+    for block in blocks:
+        renewed = connection.execute(
+            "UPDATE blocks SET lease_until_s = max(lease_until_s, ?), condemned_s = NULL"
+            " WHERE namespace = ? AND block = ?",
+            (lease_until_s, number, block),
+        )
+        if renewed.rowcount != 1:
+            missing.append(block)
+    return missing
 
 
 def add_block(
@@ -150,12 +157,20 @@ def add_block(
     block: BlockId,
     size_bytes: int,
     lease_until_s: int,
+    children: Sequence[BlockId],
 ) -> None:
     """As `MetadataStore.add_block`."""
+    number = number_of(connection, namespace)
     connection.execute(
-        "INSERT INTO blocks VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
-        " SET lease_until_s = max(lease_until_s, excluded.lease_until_s)",
-        (number_of(connection, namespace), block, size_bytes, lease_until_s),
+        "INSERT INTO blocks (namespace, block, size_bytes, lease_until_s, are_children_known)"
+        " VALUES (?, ?, ?, ?, 1) ON CONFLICT DO UPDATE"
+        " SET lease_until_s = max(lease_until_s, excluded.lease_until_s), condemned_s = NULL,"
+        " are_children_known = 1",
+        (number, block, size_bytes, lease_until_s),
+    )
+    connection.executemany(
+        "INSERT OR IGNORE INTO block_children VALUES (?, ?, ?)",
+        [(number, child, block) for child in children],
     )
 
 

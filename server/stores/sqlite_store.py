@@ -12,10 +12,19 @@ from pathlib import Path
 from typing import Final, Self
 
 from protocol.ids import AccountId, BlockId, DeviceId, EventId, NamespaceId
-from server.stores import sqlite_accounts, sqlite_journal, sqlite_logs, sqlite_namespaces
+from server.stores import (
+    sqlite_accounts,
+    sqlite_collection,
+    sqlite_journal,
+    sqlite_logs,
+    sqlite_namespaces,
+)
 from server.stores.port import (
+    BlockOfNamespace,
+    CollectedBlock,
     Commit,
     CommitContext,
+    Cover,
     Credentials,
     DeviceChanges,
     DeviceState,
@@ -26,7 +35,9 @@ from server.stores.port import (
     NewRecord,
     Progress,
     Registration,
+    Retention,
     StoredEvent,
+    StoredRecord,
     StoredSession,
 )
 from server.stores.sqlite_connection import Database
@@ -239,7 +250,8 @@ class SqliteStore:
             )
         )
         if stale:
-            await self._database.write(
+            # What was collected since it was looked up is missing after all.
+            missing += await self._database.write(
                 partial(
                     sqlite_namespaces.renew_leases,
                     namespace=namespace,
@@ -250,7 +262,12 @@ class SqliteStore:
         return missing
 
     async def add_block(
-        self, namespace: NamespaceId, block: BlockId, size_bytes: int, lease_until_s: int
+        self,
+        namespace: NamespaceId,
+        block: BlockId,
+        size_bytes: int,
+        lease_until_s: int,
+        children: Sequence[BlockId] = (),
     ) -> None:
         """As the port."""
         await self._database.write(
@@ -260,6 +277,7 @@ class SqliteStore:
                 block=block,
                 size_bytes=size_bytes,
                 lease_until_s=lease_until_s,
+                children=children,
             )
         )
 
@@ -268,6 +286,65 @@ class SqliteStore:
         return await self._database.read(
             partial(sqlite_namespaces.has_block, namespace=namespace, block=block)
         )
+
+    async def records_not_indexed(self, limit: int) -> Sequence[StoredRecord]:
+        """As the port."""
+        return await self._database.read(
+            partial(sqlite_collection.records_not_indexed, limit=limit)
+        )
+
+    async def index_record(
+        self,
+        record: StoredRecord,
+        blocks: Sequence[BlockId],
+        covers: Sequence[Cover],
+        covered_s: int,
+    ) -> None:
+        """As the port."""
+        await self._database.write(
+            partial(
+                sqlite_collection.index_record,
+                record=record,
+                blocks=blocks,
+                covers=covers,
+                covered_s=covered_s,
+            )
+        )
+
+    async def blocks_not_indexed(self, limit: int) -> Sequence[BlockOfNamespace]:
+        """As the port."""
+        return await self._database.read(partial(sqlite_collection.blocks_not_indexed, limit=limit))
+
+    async def index_block(self, held: BlockOfNamespace, children: Sequence[BlockId]) -> None:
+        """As the port."""
+        await self._database.write(
+            partial(sqlite_collection.note_children, held=held, children=children)
+        )
+
+    async def condemn_blocks(
+        self, after: BlockOfNamespace | None, limit: int, retention: Retention
+    ) -> BlockOfNamespace | None:
+        """As the port."""
+        return await self._database.write(
+            partial(sqlite_collection.condemn_blocks, after=after, limit=limit, retention=retention)
+        )
+
+    async def drop_condemned(
+        self, condemned_before_s: int, limit: int, retention: Retention
+    ) -> Sequence[CollectedBlock]:
+        """As the port."""
+        return await self._database.write(
+            partial(
+                sqlite_collection.drop_condemned,
+                condemned_before_s=condemned_before_s,
+                limit=limit,
+                retention=retention,
+            )
+        )
+
+    async def is_held(self, block: BlockId) -> bool:
+        """As the port."""
+        return await self._database.read(partial(sqlite_collection.is_held, block=block))
 
     async def close(self) -> None:
         """As the port."""

@@ -174,3 +174,25 @@ def _accepts(url):
         return httpx.get(url + "/healthz").is_success
     except httpx.HTTPError:
         return False
+
+
+def test_collecting_says_what_it_gave_up_and_needs_the_server_stopped(tmp_path):
+    person, data = Person(), tmp_path / "data"
+    kept, stray = some_block(5000), some_block(6000)
+    with running_process(data) as running, Client(running.url) as client:
+        client.register(person)
+        for block in (kept, stray):
+            client.put_block(person.namespace.id, block)
+        client.commit(
+            person.namespace.id, person.device.record(person.namespace.id, blocks=(kept.id,))
+        )
+        held = run_command("collect", "--data", str(data))
+        assert held.returncode == 1
+        assert "another server uses" in held.stderr
+    with sqlite3.connect(data / "server.db") as database:
+        database.execute("UPDATE blocks SET lease_until_s = 1")
+    collected = run_command("collect", "--data", str(data))
+    assert collected.returncode == 0, collected.stderr
+    assert "gave up 1 blocks" in collected.stdout
+    assert len([path for path in (data / "blobs").rglob("*") if path.is_file()]) == 1
+    assert "gave up 0 blocks" in run_command("collect", "--data", str(data)).stdout

@@ -111,3 +111,19 @@ def test_a_frame_may_come_in_any_pieces(cuts):
             return await incoming.keep()
 
     assert asyncio.run(receive()) == len(PAGE.frame)
+
+
+@on_every_store
+async def test_a_removed_block_is_gone_and_can_be_put_again(store):
+    for block in (DATA, PAGE):
+        await put(store, block.id, block.frame)
+    assert {each async for each in store.stored()} == {DATA.id, PAGE.id}
+    async with store.open(DATA.id) as stored:
+        await store.remove(DATA.id)
+        await store.remove(DATA.id)
+        assert await stored.read(0, stored.size_bytes) == DATA.frame
+    with pytest.raises(BlockNotFoundError):
+        await content(store, DATA.id)
+    assert {each async for each in store.stored()} == {PAGE.id}
+    await put(store, DATA.id, DATA.frame)
+    assert await content(store, DATA.id) == DATA.frame

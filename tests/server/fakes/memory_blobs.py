@@ -34,6 +34,13 @@ class MemoryBlockStore:
             raise BlockNotFoundError("the block is not here")
         yield MemoryStored(self.blocks[block])
 
+    async def remove(self, block: BlockId) -> None:
+        self.blocks.pop(block, None)
+
+    async def stored(self) -> AsyncIterator[BlockId]:
+        for block in list(self.blocks):
+            yield block
+
     async def is_ready(self) -> bool:
         return True
 

@@ -7,12 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from protocol.ids import AccountId, BlockId, DeviceId, EventId, NamespaceId
+from protocol.records import Register
+from protocol.version_vector import Dot
 from server.errors import AlreadyExistsError, HeadMismatchError, InvitationError, StoreError
 from server.stores.port import (
+    BlockOfNamespace,
+    CollectedBlock,
     Commit,
     CommitContext,
     CommitKind,
     CommitOutcome,
+    Cover,
     Credentials,
     DeviceChanges,
     DeviceState,
@@ -24,7 +29,9 @@ from server.stores.port import (
     NewRecord,
     Progress,
     Registration,
+    Retention,
     StoredEvent,
+    StoredRecord,
     StoredSession,
 )
 from server.stores.sqlite_accounts import EXPIRED_KEPT_S, MAX_SESSIONS
@@ -37,6 +44,10 @@ class _Namespace:
     by_sequence: dict[tuple, int] = field(default_factory=dict)
     dots: dict[tuple, int] = field(default_factory=dict)
     leases: dict[BlockId, int] = field(default_factory=dict)
+    sizes: dict[BlockId, int] = field(default_factory=dict)
+    condemned: dict[BlockId, int] = field(default_factory=dict)
+    parents: dict[BlockId, set[BlockId]] = field(default_factory=dict)
+    covered: dict[tuple, int] = field(default_factory=dict)
 
 
 class MemoryStore:
@@ -224,13 +235,77 @@ class MemoryStore:
         for block in blocks:
             if block in known.leases:
                 known.leases[block] = max(known.leases[block], lease_until_s)
+                known.condemned.pop(block, None)
         return [block for block in blocks if block not in known.leases]
 
     async def add_block(
-        self, namespace: NamespaceId, block: BlockId, size_bytes: int, lease_until_s: int
+        self,
+        namespace: NamespaceId,
+        block: BlockId,
+        size_bytes: int,
+        lease_until_s: int,
+        children: Sequence[BlockId] = (),
     ) -> None:
-        leases = self._known(namespace).leases
-        leases[block] = max(leases.get(block, 0), lease_until_s)
+        known = self._known(namespace)
+        known.leases[block] = max(known.leases.get(block, 0), lease_until_s)
+        known.sizes[block] = size_bytes
+        known.condemned.pop(block, None)
+        for child in children:
+            known.parents.setdefault(child, set()).add(block)
+
+    async def records_not_indexed(self, limit: int) -> Sequence[StoredRecord]:
+        return []
+
+    async def index_record(
+        self,
+        record: StoredRecord,
+        blocks: Sequence[BlockId],
+        covers: Sequence[Cover],
+        covered_s: int,
+    ) -> None:
+        raise AssertionError("everything is noted as it comes")
+
+    async def blocks_not_indexed(self, limit: int) -> Sequence[BlockOfNamespace]:
+        return []
+
+    async def index_block(self, held: BlockOfNamespace, children: Sequence[BlockId]) -> None:
+        raise AssertionError("everything is noted as it comes")
+
+    async def condemn_blocks(
+        self, after: BlockOfNamespace | None, limit: int, retention: Retention
+    ) -> BlockOfNamespace | None:
+        held = sorted(
+            (namespace, block)
+            for namespace, each in self._namespaces.items()
+            for block in each.leases
+        )
+        place = ("", b"") if after is None else (after.namespace, after.block)
+        looked_at = [each for each in held if after is None or each > place][:limit]
+        for namespace, block in looked_at:
+            known = self._namespaces[namespace]
+            if _is_needed(known, block, retention):
+                known.condemned.pop(block, None)
+            else:
+                known.condemned.setdefault(block, retention.now_s)
+        return BlockOfNamespace(*looked_at[-1]) if looked_at else None
+
+    async def drop_condemned(
+        self, condemned_before_s: int, limit: int, retention: Retention
+    ) -> Sequence[CollectedBlock]:
+        dropped = [
+            (known, block)
+            for known in self._namespaces.values()
+            for block, since_s in known.condemned.items()
+            if since_s < condemned_before_s and not _is_needed(known, block, retention)
+        ][:limit]
+        for known, block in dropped:
+            del known.leases[block], known.condemned[block]
+            for parents in known.parents.values():
+                parents.discard(block)
+        return [CollectedBlock(block, known.sizes.pop(block)) for known, block in dropped]
+
+    async def is_held(self, block: BlockId) -> bool:
+        return any(block in known.leases for known in self._namespaces.values())
 
     async def has_block(self, namespace: NamespaceId, block: BlockId) -> bool:
         known = self._namespaces.get(namespace)
@@ -287,7 +362,25 @@ def _commit_one(namespace: _Namespace, record: NewRecord) -> CommitOutcome:
     position = len(namespace.records)
     namespace.by_sequence[key] = position
     namespace.dots.update(dict.fromkeys(dots, position))
+    for cover in record.covers:
+        for actor, item, register, n in namespace.dots:
+            if (item, register) == (cover.item, Register.CONTENT) and cover.context.covers(
+                Dot(actor, n)
+            ):
+                namespace.covered.setdefault((actor, item, register, n), record.accepted_s)
     return CommitOutcome(CommitKind.STORED, position=position, is_new=True)
+
+
+def _is_needed(namespace: _Namespace, block: BlockId, retention: Retention) -> bool:
+    if namespace.leases[block] >= retention.now_s or namespace.parents.get(block):
+        return True
+    return any(
+        namespace.covered.get((record.actor, *dot), retention.now_s) >= retention.covered_before_s
+        for record in namespace.records
+        if block in record.blocks
+        for dot in record.dots
+        if dot[1] == Register.CONTENT
+    )
 
 
 def _while_they_fit(parts: Sequence[bytes], max_bytes: int) -> list[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -18,9 +19,12 @@ from protocol.ids import (
     NamespaceId,
     RecordId,
 )
+from protocol.records import Register
+from protocol.version_vector import EMPTY_CONTEXT, Context, Dot
 from server.errors import AlreadyExistsError, HeadMismatchError, InvitationError, StoreError
 from server.stores.port import (
     CommitKind,
+    Cover,
     Credentials,
     DeviceChanges,
     DeviceState,
@@ -29,6 +33,7 @@ from server.stores.port import (
     NewNamespace,
     NewRecord,
     Registration,
+    Retention,
     StoredEvent,
     StoredSession,
 )
@@ -393,3 +398,130 @@ async def test_concurrent_writers_do_not_disturb_each_other(store):
     tasks = [fail() if number % 3 == 0 else succeed(number) for number in range(1, 100)]
     positions = [each for each in await asyncio.gather(*tasks) if each is not None]
     assert sorted(positions) == list(range(1, 67))
+
+
+DAY_S = 86400
+ITEM = ItemId(bytes(16))
+
+
+def retention(now_s: int, kept_s: int = 30 * DAY_S) -> Retention:
+    return Retention(now_s, now_s - kept_s)
+
+
+def content(
+    sequence: int, block: BlockId, seen: Context = EMPTY_CONTEXT, at_s: int = NOW_S
+) -> NewRecord:
+    """A record that writes the one item's content over what was seen."""
+    made = record(sequence, blocks=(block,))
+    covers = (Cover(ITEM, seen),) if seen.vector else ()
+    dots = ((ITEM, int(Register.CONTENT), sequence),)
+    return replace(made, dots=dots, covers=covers, accepted_s=at_s)
+
+
+async def condemned_all(store: MetadataStore, now_s: int) -> None:
+    place = None
+    while True:
+        place = await store.condemn_blocks(place, 1, retention(now_s))
+        if place is None:
+            return
+
+
+async def collected(store: MetadataStore, now_s: int) -> set[BlockId]:
+    """What goes when nothing happens between condemning and giving up."""
+    await condemned_all(store, now_s)
+    dropped = await store.drop_condemned(now_s + 1, 100, retention(now_s))
+    return {each.block for each in dropped}
+
+
+def blocks_of(count: int) -> list[BlockId]:
+    return [BlockId(bytes([number + 1]) * 32) for number in range(count)]
+
+
+@on_every_store
+async def test_a_block_goes_when_its_lease_has_ended_and_no_record_lists_it(store):
+    place = (await registered(store)).namespace.namespace
+    listed, stray = blocks_of(2)
+    for block in (listed, stray):
+        await store.add_block(place, block, 1000, NOW_S + DAY_S)
+    await store.commit(place, [content(1, listed)])
+    assert await collected(store, NOW_S + DAY_S) == set()
+    assert await collected(store, NOW_S + DAY_S + 1) == {stray}
+    assert not await store.has_block(place, stray)
+    assert not await store.is_held(stray)
+    assert await store.is_held(listed)
+
+
+@on_every_store
+async def test_a_covered_content_keeps_its_blocks_for_the_retention(store):
+    place = (await registered(store)).namespace.namespace
+    old, new = blocks_of(2)
+    await store.add_block(place, old, 1000, NOW_S)
+    first = content(1, old)
+    later_s = NOW_S + 100 * DAY_S
+    seen = EMPTY_CONTEXT.add([Dot(first.actor, 1)])
+    await store.commit(place, [first])
+    assert await collected(store, later_s) == set()
+    await store.add_block(place, new, 1000, NOW_S)
+    await store.commit(place, [replace(content(2, new, seen, later_s), actor=first.actor)])
+    assert await collected(store, later_s + 30 * DAY_S) == set()
+    assert await collected(store, later_s + 31 * DAY_S) == {old}
+
+
+@on_every_store
+async def test_a_version_that_nobody_covered_keeps_its_blocks_beside_a_later_one(store):
+    place = (await registered(store)).namespace.namespace
+    one, two = blocks_of(2)
+    for block in (one, two):
+        await store.add_block(place, block, 1000, NOW_S)
+    await store.commit(place, [content(1, one)])
+    stranger = replace(content(2, two), actor=ActorId(b"s" * 16))
+    await store.commit(place, [stranger])
+    assert await collected(store, NOW_S + 1000 * DAY_S) == set()
+
+
+@on_every_store
+async def test_pages_keep_their_children_and_go_before_them(store):
+    place = (await registered(store)).namespace.namespace
+    child, page, root = blocks_of(3)
+    await store.add_block(place, child, 1000, NOW_S)
+    await store.add_block(place, page, 1000, NOW_S, [child])
+    await store.add_block(place, root, 1000, NOW_S, [page])
+    made = content(1, root)
+    await store.commit(place, [made])
+    assert await collected(store, NOW_S + 1) == set()
+    seen = EMPTY_CONTEXT.add([Dot(made.actor, 1)])
+    over = replace(content(2, root, seen), actor=made.actor, blocks=())
+    await store.commit(place, [over])
+    later_s = NOW_S + 31 * DAY_S
+    assert await collected(store, later_s) == {root}
+    assert await collected(store, later_s) == {page}
+    assert await collected(store, later_s) == {child}
+
+
+@on_every_store
+async def test_whoever_asks_for_a_condemned_block_or_uploads_it_saves_it(store):
+    place = (await registered(store)).namespace.namespace
+    asked, put, listed, lost = blocks_of(4)
+    for block in (asked, put, listed, lost):
+        await store.add_block(place, block, 1000, NOW_S)
+    later_s = NOW_S + DAY_S
+    await condemned_all(store, later_s)
+    assert list(await store.missing_blocks(place, [asked], later_s + DAY_S)) == []
+    await store.add_block(place, put, 1000, later_s + DAY_S)
+    await store.commit(place, [content(1, listed)])
+    dropped = await store.drop_condemned(later_s + 1, 100, retention(later_s + 1))
+    assert {each.block for each in dropped} == {lost}
+    assert list(await store.missing_blocks(place, [asked, put, listed, lost], NOW_S)) == [lost]
+
+
+@on_every_store
+async def test_a_block_that_another_namespace_holds_stays_held(store):
+    one = (await registered(store)).namespace.namespace
+    other = (await registered(store, email="b@b.org")).namespace.namespace
+    (block,) = blocks_of(1)
+    await store.add_block(one, block, 1000, NOW_S)
+    await store.add_block(other, block, 1000, NOW_S + 1000 * DAY_S)
+    assert await collected(store, NOW_S + DAY_S) == {block}
+    assert not await store.has_block(one, block)
+    assert await store.has_block(other, block)
+    assert await store.is_held(block)
