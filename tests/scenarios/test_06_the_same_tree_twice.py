@@ -21,6 +21,7 @@ from tests.node.storage.indexes import DatabasePool, Index, World, repeatable_id
 
 FILES = 10_000 if os.environ.get("ATOLL_TEST_FULL") else 2_000
 FOLDERS = 20
+EVERY = 20  # file in so many is edited, another renamed, another removed
 
 
 @pytest.fixture
@@ -64,23 +65,23 @@ def test_no_twin_appears_through_merging_editing_renaming_and_deleting(world: Wo
     assert texts(one) == texts(two) == files
     assert one.tree.totals()[0] == two.tree.totals()[0] == FILES + FOLDERS
 
-    for number in range(0, FILES, 5):  # edits on either device
+    for number in range(0, FILES, EVERY):  # edits on either device
         path = f"d{number % FOLDERS}/f{number}"
         (one, two)[number % 2].write(path, f"edited {number}")
         files[path] = f"edited {number}"
     world.sync()
     assert texts(one) == texts(two) == files
 
-    for number in range(1, FILES, 5):  # renames, also over another file
+    for number in range(1, FILES, EVERY):  # renames, also over another file
         path, target = f"d{number % FOLDERS}/f{number}", f"d{number % FOLDERS}/g{number % 50}"
         (one, two)[number % 2].move(path, target)
         files[target] = files.pop(path)
-        if number % 100 == 1:
+        if number % 400 == 1:
             world.sync()
     world.sync()
     assert texts(one) == texts(two) == files
 
-    for number in range(2, FILES, 5):  # removals
+    for number in range(2, FILES, EVERY):  # removals
         path = f"d{number % FOLDERS}/f{number}"
         (one, two)[number % 2].unlink(path)
         del files[path]
