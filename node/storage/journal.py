@@ -221,6 +221,22 @@ class Journal:
             (record,),
         )
 
+    def give_up_dead(self, record: RecordId) -> bool:
+        """Forget a record of which no write lives, though the server never had it.
+
+        Returns:
+            False if one lives: it is kept.
+        """
+        self._database.execute(
+            "DELETE FROM records WHERE record = ?1 "
+            "AND NOT EXISTS (SELECT 1 FROM versions WHERE record = ?1)",
+            (record,),
+        )
+        if not self._database.changes:
+            return False
+        self._database.execute("DELETE FROM record_blocks WHERE record = ?", (record,))
+        return True
+
     def outbox(self, limit: int, skip: int = 0) -> list[OutboxRecord]:
         """Records to be sent, in the order in which they were made."""
         rows = list(

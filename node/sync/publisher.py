@@ -17,7 +17,8 @@ import trio
 from node.core.backoff import Backoff, BackoffPolicy
 from node.core.record_sealing import Draft, OpenedWrite, seal_record
 from node.core.staged_content import StagedContent
-from node.errors import NodeError, ServerError
+from node.errors import NodeError, ServerError, StorageError
+from node.net.http_transport import RefusedError
 from node.storage.author_heads import AuthorHeads
 from node.storage.block_cache import BlockCache
 from node.storage.database import Database
@@ -51,6 +52,7 @@ _EARLY_UPLOAD_BYTES = 8 * 1024 * 1024  # files from this size on are sent while 
 _EARLY_BLOCKS = 8  # sealed blocks that wait to be sent; the sealer waits beyond that
 _EARLY_GRACE_S = 5.0
 _SYNC_INTERVAL_S = 5.0  # the commit interval of ext4
+_ASIDE_S = 60.0  # until a record is tried again that could not be sent by itself
 _COMMIT_BYTES = MAX_BODY_BYTES // 2
 
 _log = structlog.get_logger(__name__)
@@ -147,6 +149,7 @@ class Publisher:
         self._staged_groups: set[int] = set()
         self._in_flight: set[bytes] = set()
         self._refused: set[bytes] = set()
+        self._aside: dict[bytes, float] = {}  # until when
         self._is_hurried = False
         self._sync_lock = trio.Lock()
         self._syncs_wanted = self._syncs_done = 0
@@ -164,7 +167,9 @@ class Publisher:
     async def wait_sent(self) -> None:
         """Return when nothing waits, or when the server can not be reached now."""
         self._is_hurried = True
-        while self._journal.count_groups() + self._journal.count_outbox() > len(self._refused):
+        while self._journal.count_groups() + self._journal.count_outbox() > len(
+            self._refused | self._aside.keys()
+        ):
             if self.last_error is not None:
                 return
             await trio.sleep(_POLL_S)
@@ -413,7 +418,8 @@ class Publisher:
     ) -> list[OutboxRecord]:
         batch: list[OutboxRecord] = []
         size_bytes = 0
-        busy = self._in_flight | self._refused
+        self._aside = {record: due for record, due in self._aside.items() if self._is_aside(record)}
+        busy = self._in_flight | self._refused | self._aside.keys()
         for record in self._journal.outbox(MAX_COMMIT_RECORDS + len(busy)):
             if record.id in busy:
                 continue
@@ -442,9 +448,20 @@ class Publisher:
             self._in_flight.discard(record.id)
 
     async def _send(self, batch: list[OutboxRecord]) -> None:
+        """Hand records over with their blocks; one that can not go holds up no other."""
         blocks = dict.fromkeys(block for record in batch for block in record.blocks)
-        if blocks:
-            await self._uploader.upload(self._namespace, blocks)
+        try:
+            if blocks:
+                await self._uploader.upload(self._namespace, blocks)
+        except (StorageError, ServerError) as error:
+            if not _is_of_one_record(error):
+                raise
+            if len(batch) == 1:
+                self._put_aside(batch[0], error)
+                return
+            for record in batch:
+                await self._send([record])
+            return
         response = await self._client.commit(self._namespace, [record.wire for record in batch])
         # A position of another journal than the one that is read says nothing about this one: the
         # records are asked about again when the puller has changed over to it.
@@ -461,6 +478,25 @@ class Publisher:
         self.last_error = None
         if is_retried:
             await trio.sleep(1)
+
+    def _put_aside(self, record: OutboxRecord, error: NodeError) -> None:
+        """Send a record later whose blocks are not here, or not wanted by the server now.
+
+        One that was covered meanwhile is given up: nobody has its bytes from this device any more.
+        """
+        self._note(error)
+        with self._database.transaction():
+            if isinstance(error, StorageError) and self._journal.give_up_dead(record.id):
+                return
+            self._journal.raise_alarm(
+                "unsent",
+                f"a change can not be sent to the server now, others go on: {error.message}",
+                self._now_ns() // 1000,
+            )
+        self._aside[record.id] = trio.current_time() + _ASIDE_S
+
+    def _is_aside(self, record: bytes) -> bool:
+        return self._aside.get(record, 0) > trio.current_time()
 
     def _unprotect(self, blocks: Iterable[BlockId]) -> None:
         """Let the cache give up blocks that no unsent record needs."""
@@ -529,6 +565,28 @@ class Publisher:
         if self.last_error != error.message:
             _log.warning("publishing failed", error=error.message)
         self.last_error = error.message
+
+
+_ABOUT_THE_SERVER = frozenset(
+    {
+        ErrorCode.UNAUTHENTICATED,
+        ErrorCode.TOKEN_EXPIRED,
+        ErrorCode.DEVICE_REVOKED,
+        ErrorCode.FORBIDDEN,
+        ErrorCode.RATE_LIMITED,
+        ErrorCode.OVERLOADED,
+        ErrorCode.SHUTTING_DOWN,
+        ErrorCode.INTERNAL,
+        ErrorCode.TIMEOUT,
+    }
+)
+
+
+def _is_of_one_record(error: NodeError) -> bool:
+    """Whether an upload failed by what was uploaded, so that another may succeed."""
+    if isinstance(error, StorageError):
+        return not error.is_transient
+    return isinstance(error, RefusedError) and error.code not in _ABOUT_THE_SERVER
 
 
 def _delay_s(error: NodeError, backoff: Backoff) -> float:
