@@ -169,7 +169,7 @@ class Saves(Edits):
             newcomer = self._newcomer(source, row)
             if is_fresh(newcomer):
                 keeper = self._keeper(newcomer, into, target_name, target)
-        if keeper is not None:
+        if keeper is not None and keeper.row.item != source.item:
             return self._take_over(source_parent, source, into, target_name, keeper)
         replaced = self._tree.item(target.item) if target is not None else None
         moved = super().move(source_parent, source, target_parent, target_name, target)

@@ -328,6 +328,15 @@ class TestEveryWayOfSaving:
         assert contents == {shared, *backups}
 
 
+class TestWhatIsNoSave:
+    def test_a_backup_that_is_moved_back_is_moved_back(self, here, shared):
+        here.rename("f", "f~")
+        here.rename("f~", "f")
+        assert here.item("f") == shared
+        assert here.names() == ["f"]
+        assert here.read("f") == b"old"
+
+
 class TestInodes:
     def test_after_a_rename_over_it_a_name_has_the_number_of_the_source(self, here, shared):
         here.put("f.tmp", b"new")
