@@ -61,6 +61,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if reason is not None and item.get_closest_marker(marker) is not None:
                 item.add_marker(pytest.mark.skip(reason=f"{marker}: {reason}"))
                 config.stash[_LEFT_OUT][f"{marker}: {reason}"] += 1
+        for mark in item.iter_markers("program"):
+            if shutil.which(mark.args[0]) is None:
+                reason = f"program: {mark.args[0]} is not installed"
+                item.add_marker(pytest.mark.skip(reason=reason))
+                config.stash[_LEFT_OUT][reason] += 1
 
 
 def pytest_terminal_summary(

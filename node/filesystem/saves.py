@@ -13,7 +13,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from node.core.save_patterns import Former, Newcomer, is_backup_name, is_fresh, keeps_item
+from node.core.save_patterns import (
+    RECENT_NS,
+    Former,
+    Newcomer,
+    is_backup_name,
+    is_fresh,
+    keeps_item,
+)
 from node.core.staged_content import StagedContent
 from node.core.tree_view import Version
 from node.filesystem.edits import Edits, Moved, Shown
@@ -185,15 +192,16 @@ class Saves(Edits):
         self, first_parent: ItemRow, first: EntryRow, second_parent: ItemRow, second: EntryRow
     ) -> tuple[Shown, ...]:
         """As `Edits.exchange`; of a new file and another, both names keep their items."""
-        for new, old in ((first, second), (second, first)):
+        now_ns = self._now_ns()
+        ways = [(first, second), (second, first)]
+        ways.sort(key=lambda way: self._lately.age_ns(way[0].item, now_ns) or RECENT_NS)
+        for new, old in ways:  # of two new files the later one has the new version
             row, old_row = self._tree.item(new.item), self._tree.item(old.item)
             assert row is not None
             assert old_row is not None
-            if not is_fresh(self._newcomer(new, row)) or self._tree.link_count(old.item) != 1:
-                continue
-            if old_row.kind is row.kind and not self._is_own(old.item):
-                base = self._registers.content(old.item, old_row.content)
-                assert base is not None
+            base = self._registers.content(old.item, old_row.content)
+            is_saved = old_row.kind is row.kind and self._tree.link_count(old.item) == 1
+            if is_saved and base is not None and is_fresh(self._newcomer(new, row)):
                 keeper = _Keeper(old_row, old.link, base, None)
                 return self._swap(new, keeper, (first_parent.item, second_parent.item))
         return super().exchange(first_parent, first, second_parent, second)
@@ -208,11 +216,6 @@ class Saves(Edits):
         return backup is not None and self._tree.link_count(backup) > 0
 
     # Who is who
-
-    def _is_own(self, item: ItemId) -> bool:
-        return (
-            self._registers.is_own(item) and self._lately.age_ns(item, self._now_ns()) is not None
-        )
 
     def _newcomer(self, entry: EntryRow, row: ItemRow) -> Newcomer:
         return Newcomer(

@@ -167,6 +167,17 @@ bootstrap() {
     exec 9<&-
 }
 
+# Programs that tests let save files. A machine that cannot get them leaves those tests out, loudly.
+bootstrap_programs() {
+    local missing=() program
+    for program in vim rsync git; do
+        command -v "$program" >/dev/null 2>&1 || missing+=("$program")
+    done
+    command -v emacs >/dev/null 2>&1 || missing+=(emacs-nox)
+    [ "${#missing[@]}" -eq 0 ] || (_install_packages --no-install-recommends "${missing[@]}") ||
+        say "!! LEFT OUT: tests with ${missing[*]}"
+}
+
 # A second environment with Python version $1 in .venv-$1; fails when there is no such Python.
 bootstrap_version() {
     exec 9<"$ATOLL_CHECKOUT/scripts/lib"

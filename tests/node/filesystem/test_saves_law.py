@@ -128,7 +128,7 @@ class OnDrive:
 
 
 def _partition(numbers):
-    groups = {}
+    groups: dict[int, set[str]] = {}
     for name, number in numbers.items():
         groups.setdefault(number, set()).add(name)
     return sorted(map(sorted, groups.values()))
@@ -161,7 +161,7 @@ ANY = ["create", "put", "put", "open", "write", "close", "rename", "unlink", "li
 
 def _calls(draw, count):
     """System calls: ways to save, cut off anywhere, and anything between them."""
-    calls = []
+    calls: list[tuple[str, str, str]] = []
     while len(calls) < count:
         if draw.random() < 0.6:
             names = dict(zip("abc", draw.sample(NAMES, 3), strict=True))
@@ -224,7 +224,7 @@ def test_the_drive_shows_what_a_folder_shows(databases, tmp_path, seed):
         machine = Machine(Index(database, 0), tmp_path / "home")
         drive = OnDrive(machine)
         sides = (Folder(tmp_path / "folder"), drive)
-        handles = []
+        handles: list[list[int]] = []
         for number, (call, one, other) in enumerate(_calls(draw, CALLS)):
             machine.wait(draw.choice([0.001, 0.001, 0.05, 0.05, 1.0, 20.0]))
             _step(draw, sides, handles, number, call, one, other)
