@@ -31,7 +31,6 @@ from node.filesystem.values import Owner
 from node.filesystem.xattrs import Xattrs
 from node.settings import ConflictPlace, NodeSettings
 from node.storage.block_cache import BlockCache
-from node.storage.database import Database
 from node.storage.held_deletions import HeldDeletions
 from node.storage.history import History
 from node.storage.journal import Journal
@@ -45,6 +44,7 @@ from node.storage.verdicts import Verdicts
 from node.sync.approvals import Approvals
 from node.sync.block_fetcher import BlockFetcher, BlockServer, FetchLimits, ServerSource
 from node.sync.block_uploader import BlockClient, BlockUploader, UploadLimits
+from node.sync.checkpointer import Checkpointer
 from node.sync.content_reader import ContentReader
 from node.sync.content_sealer import ContentSealer
 from node.sync.deletion_guard import DeletionGuard
@@ -134,7 +134,12 @@ class Assembly:
         author = Author(actor_id(self.device.id, incarnation), self.device.id)
         owner = Owner(os.getuid(), os.getgid())
 
-        self.database = Database(state.index, derive(keystore.index_key, Label.INDEX_DATABASE))
+        self._checkpointer = Checkpointer(
+            state.index,
+            derive(keystore.index_key, Label.INDEX_DATABASE),
+            surroundings.run_sync,
+        )
+        self.database = self._checkpointer.database
         self.registers = Registers(self.database, author)
         self.journal = Journal(self.database)
         self.tree = Tree(self.database, self.registers)
@@ -283,6 +288,7 @@ class Assembly:
         """Keep the drive going until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_going, "fetching", self.fetcher.run)
+            nursery.start_soon(self._keep_going, "checkpointing", self._checkpointer.run)
             nursery.start_soon(self.drive.run)
 
     async def run_sync(self) -> None:

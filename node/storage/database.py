@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,15 @@ class Database:
     Concurrency: owned by the node's loop. A transaction must not await.
     """
 
-    def __init__(self, path: Path, key: bytes) -> None:
+    def __init__(
+        self, path: Path, key: bytes, *, on_long_log: Callable[[], None] = lambda: None
+    ) -> None:
         """Open or create the database.
 
         Args:
             path: its file; ``-wal`` and ``-shm`` appear beside it.
             key: 32 bytes.
+            on_long_log: is called by the loop after a commit when `checkpoint` is worth while.
 
         Raises:
             SettingsError: the key is not the file's, or the schema is of a newer release.
@@ -52,6 +55,8 @@ class Database:
             raise ValueError("the index key has 32 bytes")
         self._path = path
         self._key = key
+        self._on_long_log = on_long_log
+        self._checkpoints: apsw.Connection | None = None
         with _translated():
             self._connection = _connect(path, key)
         try:
@@ -69,7 +74,6 @@ class Database:
             self._connection.execute("PRAGMA temp_store = MEMORY")
             self._connection.set_wal_hook(self._after_commit)
         self.rollbacks = 0
-        self._log_pages = 0
         self._migrate()
         self._wal = os.open(f"{path}-wal", os.O_RDWR | os.O_CREAT, 0o600)
 
@@ -77,12 +81,9 @@ class Database:
         """Close; the write-ahead log is folded in."""
         os.close(self._wal)
         with _translated():
+            if self._checkpoints is not None:
+                self._checkpoints.close()
             self._connection.close()
-
-    @property
-    def has_long_log(self) -> bool:
-        """Whether `checkpoint` is worth while."""
-        return self._log_pages >= CHECKPOINT_PAGES
 
     def checkpoint(self) -> None:
         """Copy what was committed from the log into the database. Blocks: call it in a thread.
@@ -94,17 +95,16 @@ class Database:
             StorageError: the disk is full or failed; the commits stay in the log.
         """
         with _translated():
-            connection = _connect(self._path, self._key)
-            try:
-                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            finally:
-                connection.close()
+            if self._checkpoints is None:
+                self._checkpoints = _connect(self._path, self._key)
+            self._checkpoints.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     def _after_commit(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
         # After a whole checkpoint the next commit begins the log anew, and counts from there.
-        self._log_pages = pages
         if pages >= _BACKSTOP_PAGES:
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        elif pages >= CHECKPOINT_PAGES:
+            self._on_long_log()
         return int(apsw.SQLITE_OK)
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> apsw.Cursor:

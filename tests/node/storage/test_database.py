@@ -1,11 +1,12 @@
 import resource
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import apsw
 import pytest
 
 from node.errors import SettingsError, StorageError
-from node.storage.database import SCHEMA_VERSION, Database
+from node.storage.database import CHECKPOINT_PAGES, SCHEMA_VERSION, Database
 
 KEY = bytes(range(32))
 
@@ -185,3 +186,23 @@ def test_an_index_of_the_first_schema_becomes_like_a_new_one_and_keeps_its_rows(
     assert migrated.row("SELECT first_us, held FROM groups") == (1, 0)
     assert migrated.row("SELECT message, evidence FROM alarms") == ("old", None)
     assert migrated.row("PRAGMA user_version") == (SCHEMA_VERSION,)
+
+
+def test_a_long_log_is_told_and_a_checkpoint_beside_the_writer_shortens_it(tmp_path):
+    told = []
+    database = Database(tmp_path / "index.db", KEY, on_long_log=lambda: told.append(True))
+    size_before = (tmp_path / "index.db").stat().st_size
+    for number in range(CHECKPOINT_PAGES):
+        database.set_meta(f"name {number}", bytes(5000))
+    assert told
+    before = len(told)
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(database.checkpoint).result()
+    assert (tmp_path / "index.db").stat().st_size > size_before
+    database.set_meta("name", "in a log that began anew")
+    assert len(told) == before
+    database.close()
+    reopened = Database(tmp_path / "index.db", KEY)
+    assert reopened.meta("name") == "in a log that began anew"
+    assert reopened.meta(f"name {CHECKPOINT_PAGES - 1}") == bytes(5000)
+    reopened.close()
