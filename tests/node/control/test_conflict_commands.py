@@ -138,6 +138,13 @@ async def test_a_side_is_kept_and_settles_the_conflict_everywhere(world, nodes, 
     assert nodes[0].drive.steps == ["settle", "announce", "sync"]
 
 
+async def test_a_choice_goes_out_without_the_settle_time(nodes):
+    index = nodes[0].index
+    await nodes[0].resolve("mine")
+    (group,) = index.journal.groups(0, 0, 10)
+    assert group.is_urgent
+
+
 async def test_mine_is_what_this_device_wrote(world, nodes):
     await nodes[1].resolve("mine")
     assert settled(world, *nodes) == {BASE.replace("two", "by two")}

@@ -82,10 +82,13 @@ class Source:
     def __init__(self) -> None:
         self.failures: list[ServerError] = []
         self.reads = 0
+        self.meanwhile: list[Callable[[], None]] = []
 
     async def read(self, content: Content, offset: int, size: int) -> bytes:
         await trio.lowlevel.checkpoint()
         self.reads += 1
+        if self.meanwhile:
+            self.meanwhile.pop()()
         if self.failures:
             raise self.failures.pop(0)
         return content.inline[offset : offset + size]
@@ -351,6 +354,40 @@ async def test_a_merge_waits_for_what_is_being_written(world, clock):
         first.files.is_open = False
         await trio.sleep(2)
         assert first.files.settled
+
+
+async def test_what_changes_while_it_is_read_is_looked_at_again(world, clock):
+    """A save here, and a version from elsewhere: neither is merged as if it were not there."""
+    devices = apart(world, BASE.replace("one", "ONE"), BASE.replace("five", "FIVE"))
+    first, third = devices[0], devices[2]
+    third.index.write("a", BASE.replace("one", "UNO"))
+    arriving = third.index.seal()
+    world.records += arriving
+    mine = BASE.replace("one", "ONE").replace("three", "THREE")
+
+    def save() -> None:
+        item = first.index.row_at("a").item
+        (own,) = [
+            version
+            for version in first.index.registers.contents(item)
+            if version.device == first.index.device
+        ]
+        content = Content(Kind.FILE, len(mine), inline=mine.encode())
+        first.index.edits.write_content(item, content, own, is_urgent=False)
+
+    def arrive() -> None:
+        for record in arriving:
+            first.index.receive(record)
+
+    for change in (save, arrive):
+        first.source.meanwhile = [change]
+        async with running(first):
+            await trio.sleep(0.6)
+            assert first.source.reads
+            assert not first.source.meanwhile
+            assert not first.files.settled, "what was read is not what there is now"
+        first.source.reads = 0
+        first.index.seal()
 
 
 async def test_a_merge_waits_until_announced_changes_are_here(world, clock):
