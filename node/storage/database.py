@@ -97,6 +97,8 @@ class Database:
         with _translated():
             if self._checkpoints is None:
                 self._checkpoints = _connect(self._path, self._key)
+                # Before its first read a connection does not know that there is a log.
+                self._checkpoints.execute("PRAGMA schema_version").fetchall()
             self._checkpoints.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     def _after_commit(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
