@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from typing import Protocol, TypeVar
 
 from protocol.ids import ActorId, ItemId, RecordId
 from protocol.lattice import RegisterState
 from protocol.records import Register
 from protocol.state_digest import LiveWrite, StateDigest
-from protocol.state_exchange import Exchange, Give, Message
+from protocol.state_exchange import Exchange, Give, KnownState, Message
 from protocol.version_vector import Context, Dot
 
 Place = tuple[ItemId, Register]
@@ -39,7 +40,6 @@ class Device:
     records: dict[RecordId, ModelRecord] = field(default_factory=dict)
     digests: StateDigest = field(default_factory=StateDigest)
     made: int = 0
-    received: int = 0
 
     def apply(self, record: ModelRecord) -> None:
         self.records[record.id] = record
@@ -110,10 +110,22 @@ class Traffic:
     records: int
 
 
-def exchange(one: Device, two: Device, most_steps: int = 1 << 30) -> Traffic:
+Body = TypeVar("Body")
+
+
+class Party(KnownState, Protocol[Body]):
+    """Whoever exchanges: what it knows, and the records that it can hand over."""
+
+    @property
+    def records(self) -> Mapping[RecordId, Body]: ...
+
+    def apply(self, record: Body) -> None: ...
+
+
+def exchange(one: Party[Body], two: Party[Body], most_steps: int = 1 << 30) -> Traffic:
     """Let two devices compare and hand over; after so many messages or records the link breaks."""
     sides = {id(one): Exchange(one), id(two): Exchange(two)}
-    waiting: list[tuple[Device, Device, Message]] = [(one, two, sides[id(one)].begin())]
+    waiting: list[tuple[Party[Body], Party[Body], Message]] = [(one, two, sides[id(one)].begin())]
     messages = records = 0
     while waiting and messages + records < most_steps:
         source, target, message = waiting.pop(0)
@@ -124,7 +136,6 @@ def exchange(one: Device, two: Device, most_steps: int = 1 << 30) -> Traffic:
                     break
                 if record in source.records:
                     target.apply(source.records[record])
-                    target.received += 1
                     records += 1
         answers = sides[id(target)].receive(message)
         waiting += [(target, source, answer) for answer in answers]
