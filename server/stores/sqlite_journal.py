@@ -4,9 +4,10 @@ Each function is one operation over a connection inside a transaction that its c
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from protocol.ids import AccountId, BlockId, DeviceId, NamespaceId
+from protocol.ids import AccountId, BlockId, DeviceId, NamespaceId, RecordId
+from protocol.records import NO_RECORD
 from server.stores.port import (
     Commit,
     CommitContext,
@@ -51,8 +52,29 @@ def commit(
 ) -> Commit:
     """As `MetadataStore.commit`."""
     number = number_of(connection, namespace)
-    outcomes = tuple(_commit_one(connection, number, record) for record in records)
-    return Commit(journal_epoch(connection), outcomes)
+    outcomes: list[CommitOutcome] = []
+    refused: dict[RecordId, bytes] = {}
+    for record in records:
+        outcome = _commit_next(connection, number, record, refused)
+        if outcome.kind in (CommitKind.FORK, CommitKind.DOT_REUSED):
+            refused[record.id] = outcome.evidence
+        outcomes.append(outcome)
+    return Commit(journal_epoch(connection), tuple(outcomes))
+
+
+def _commit_next(
+    connection: sqlite3.Connection,
+    number: int,
+    record: NewRecord,
+    refused: Mapping[RecordId, bytes],
+) -> CommitOutcome:
+    """What continues a branch that is refused is refused with it.
+
+    It claims to have seen dots that stand for other values here.
+    """
+    if (evidence := refused.get(record.previous)) is not None:
+        return CommitOutcome(CommitKind.FORK, evidence=evidence)
+    return _commit_one(connection, number, record)
 
 
 def _commit_one(connection: sqlite3.Connection, number: int, record: NewRecord) -> CommitOutcome:
@@ -65,6 +87,8 @@ def _commit_one(connection: sqlite3.Connection, number: int, record: NewRecord) 
         if same[0] == record.id:
             return CommitOutcome(CommitKind.STORED, position=same[1])
         return CommitOutcome(CommitKind.FORK, evidence=same[2])
+    if (neighbour := _other_neighbour(connection, number, record)) is not None:
+        return CommitOutcome(CommitKind.FORK, evidence=neighbour)
     missing = _missing(connection, number, record.blocks)
     if missing:
         return CommitOutcome(CommitKind.BLOCKS_MISSING, missing=missing)
@@ -98,6 +122,23 @@ def _commit_one(connection: sqlite3.Connection, number: int, record: NewRecord) 
     )
     note_record(connection, number, position, record.blocks, record.covers, record.accepted_s)
     return CommitOutcome(CommitKind.STORED, position=position, is_new=True)
+
+
+def _other_neighbour(
+    connection: sqlite3.Connection, number: int, record: NewRecord
+) -> bytes | None:
+    """A record beside this one in its actor's numbers that is of another branch."""
+    rows = connection.execute(
+        "SELECT sequence, record, previous, wire FROM records"
+        " WHERE namespace = ? AND actor = ? AND sequence IN (?, ?)",
+        (number, record.actor, record.sequence - 1, record.sequence + 1),
+    )
+    for sequence, other, previous, wire in rows:
+        is_before = sequence < record.sequence
+        named, is_named = (record.previous, other) if is_before else (previous, record.id)
+        if named not in (NO_RECORD, is_named):
+            return bytes(wire)
+    return None
 
 
 def _missing(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from protocol.ids import AccountId, BlockId, DeviceId, EventId, NamespaceId
-from protocol.records import Register
+from protocol.records import NO_RECORD, Register
 from protocol.version_vector import Dot
 from server.errors import AlreadyExistsError, HeadMismatchError, InvitationError, StoreError
 from server.stores.port import (
@@ -216,7 +216,17 @@ class MemoryStore:
 
     async def commit(self, namespace: NamespaceId, records: Sequence[NewRecord]) -> Commit:
         known = self._known(namespace)
-        return Commit(self._epoch, tuple(_commit_one(known, record) for record in records))
+        outcomes: list[CommitOutcome] = []
+        refused: dict[bytes, bytes] = {}
+        for record in records:
+            if record.previous in refused:
+                outcome = CommitOutcome(CommitKind.FORK, evidence=refused[record.previous])
+            else:
+                outcome = _commit_one(known, record)
+            if outcome.kind in (CommitKind.FORK, CommitKind.DOT_REUSED):
+                refused[record.id] = outcome.evidence
+            outcomes.append(outcome)
+        return Commit(self._epoch, tuple(outcomes))
 
     async def delta(
         self, namespace: NamespaceId, after: int, max_records: int, max_bytes: int
@@ -350,6 +360,13 @@ def _commit_one(namespace: _Namespace, record: NewRecord) -> CommitOutcome:
         if same.id == record.id:
             return CommitOutcome(CommitKind.STORED, position=position)
         return CommitOutcome(CommitKind.FORK, evidence=same.wire)
+    for step in (-1, 1):
+        beside = namespace.by_sequence.get((record.actor, record.sequence + step))
+        if beside is not None:
+            other = namespace.records[beside - 1]
+            before, after = (other, record) if step < 0 else (record, other)
+            if after.previous not in (NO_RECORD, before.id):
+                return CommitOutcome(CommitKind.FORK, evidence=other.wire)
     missing = tuple(block for block in record.blocks if block not in namespace.leases)
     if missing:
         return CommitOutcome(CommitKind.BLOCKS_MISSING, missing=missing)

@@ -340,6 +340,35 @@ async def test_a_fork_is_refused_with_the_record_that_was_there(store):
 
 
 @on_every_store
+async def test_what_continues_a_refused_branch_is_refused_with_it(store):
+    place = (await registered(store)).namespace.namespace
+    first = record(1)
+    second = record(2, previous=first.id)
+    await store.commit(place, [first, second])
+    branch = [record(2, previous=first.id)]
+    for sequence in (3, 4):
+        branch.append(record(sequence, previous=branch[-1].id))
+    outcomes = (await store.commit(place, branch)).outcomes
+    assert [each.kind for each in outcomes] == [CommitKind.FORK] * 3
+    assert {each.evidence for each in outcomes} == {second.wire}
+    alone = (await store.commit(place, branch[1:2])).outcomes[0]
+    assert (alone.kind, alone.evidence) == (CommitKind.FORK, second.wire)
+
+
+@on_every_store
+async def test_a_record_that_comes_late_fits_between_its_neighbours_or_is_a_fork(store):
+    place = (await registered(store)).namespace.namespace
+    first = record(1)
+    second = record(2, previous=first.id)
+    third = record(3, previous=second.id)
+    await store.commit(place, [first, third])
+    other = record(2, previous=first.id)
+    outcomes = (await store.commit(place, [other, second])).outcomes
+    assert (outcomes[0].kind, outcomes[0].evidence) == (CommitKind.FORK, third.wire)
+    assert (outcomes[1].kind, outcomes[1].position) == (CommitKind.STORED, 3)
+
+
+@on_every_store
 async def test_a_dot_is_used_once_also_within_one_commit(store):
     place = (await registered(store)).namespace.namespace
     first = record(1)
