@@ -269,6 +269,8 @@ class Drive:
             if beside is not None:
                 self._drop_conflict(beside[1])
                 return
+            if self._conflicts.was_beside(folder.item, name):
+                return
         entry, row = self._entry(folder, name)
         if row.kind is Kind.DIRECTORY:
             raise drive_error(errno.EISDIR)

@@ -133,6 +133,13 @@ class ConflictFolder:
         conflict = self._beside.get(path)
         return None if conflict is None else (self._file(path, conflict), conflict)
 
+    def was_beside(self, folder: ItemId, name: bytes) -> bool:
+        """Whether a folder showed a version there until a moment ago.
+
+        ``rm -r`` removes what it had listed: a file, and then the versions that went with it.
+        """
+        return (_BESIDE, folder, name) in self._told
+
     def list_beside(self, folder: ItemId) -> list[tuple[bytes, Attributes]]:
         """The conflict versions that a folder shows, by name."""
         if not self._is_beside:
@@ -152,7 +159,7 @@ class ConflictFolder:
         changed, self._told = known ^ self._told, known
         self._told_revision = self._tree.revision
         stale = []
-        for path in changed:
+        for path in sorted(changed):
             parent = self._inodes.get(path[:-1])
             if path[0] == _BESIDE:
                 folder = self._tree.item(ItemId(path[1]))

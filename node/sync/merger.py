@@ -117,7 +117,7 @@ class Merger:
                 min((turn.due_s for turn in self._turns.values()), default=math.inf)
             ):
                 await self._drive.wait_unsettled()
-            self._note(self._tree.take_unsettled())
+            self._note(sorted(self._tree.take_unsettled()))
 
     def reason(self, item: ItemId) -> str | None:
         """Why a conflict was not merged, as a clause; None when it was not tried yet."""

@@ -104,6 +104,19 @@ async def test_removing_a_version_beside_drops_it_on_every_device(
         assert await device.read_file("a.txt") == b"by B"
 
 
+async def test_removing_all_that_was_listed_succeeds_though_versions_go_with_their_file(
+    world: DriveWorld, conflict: None
+) -> None:
+    a, b = world.devices
+    a.conflict_folder.take_stale()  # as the drive's task does every second
+    for name in [name for name, _ in a.listed("")]:
+        a.drive.unlink(ROOT_INODE, name)
+    with pytest.raises(DriveError):
+        a.drive.unlink(ROOT_INODE, b"never there")
+    world.sync()
+    assert a.listed("") == b.listed("") == []
+
+
 async def test_a_save_over_a_merge_covers_its_double(world: DriveWorld) -> None:
     """Two devices settle alike at once; who edits one result has seen both."""
     a, b = world.devices
