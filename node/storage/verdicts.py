@@ -27,8 +27,8 @@ class Verdicts:
     def state(self, item: ItemId) -> bytes:
         """The present state of a file, as far as a merge depends on it."""
         dots = sorted(list(version.dot) for version in self._registers.contents(item))
-        known = len(self._registers.history(item))
-        return hashlib.blake2b(codec.encode([dots, known]), digest_size=16).digest()
+        known = self._database.row("SELECT count(*) FROM history WHERE item = ?", (item,)) or (0,)
+        return hashlib.blake2b(codec.encode([dots, known[0]]), digest_size=16).digest()
 
     def reason(self, item: ItemId) -> str | None:
         """Why the file can not be merged as it is now, as a clause; None when that is not known."""
