@@ -6,7 +6,7 @@ namespace in one go is asked about before it goes through. Called by `node.sync.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from node.core.record_sealing import OpenedWrite
@@ -63,3 +63,18 @@ def deleted_items(writes: Iterable[OpenedWrite]) -> list[ItemId]:
         and isinstance(write.version.value, Placement)
         and not write.version.value.links
     ]
+
+
+def count_deletions(writes: Sequence[OpenedWrite]) -> int:
+    """How many items are missed after the writes: those deleted, less those put in their place.
+
+    A rename over a file, and a save that removes the file it was written to, delete one item for
+    each one that they place or fill.
+    """
+    deleted = set(deleted_items(writes))
+    put = {
+        write.item
+        for write in writes
+        if write.register is not Register.ATTRIBUTES and write.item not in deleted
+    }
+    return max(0, len(deleted) - len(put))

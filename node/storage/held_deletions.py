@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 from node.core.deletion_guard import WINDOW_US
 from node.storage.database import Database
-from protocol.ids import DeviceId, RecordId
+from protocol.ids import DeviceId, ItemId, RecordId
 from protocol.records import SignedRecord
 
 _SLOT_US = 10_000_000  # so that a window is 60 rows at most for each device
 _WINDOW_SLOTS = WINDOW_US // _SLOT_US
+_NO_LINKS = "register = 0 AND substr(value, 1, 2) = x'9390'"
+"""A placement without links, by the first two bytes of its canonical value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,15 @@ class HeldDeletions:
         """What a device deleted was decided about: count from nothing."""
         self._database.execute("DELETE FROM deletions WHERE device = ?", (device,))
 
+    def deleted_since(self, device: DeviceId, time_us: int) -> list[ItemId]:
+        """Items that records of a device deleted since a time; reads through all there is."""
+        rows = self._database.execute(
+            f"SELECT item FROM versions WHERE {_NO_LINKS} AND record IS NOT NULL "
+            "AND device = ? AND time_us >= ?",
+            (device, time_us),
+        )
+        return [ItemId(item) for (item,) in rows]
+
     # Records of other devices
 
     def hold_record(self, signed: SignedRecord, deletions: int, position: int) -> None:
@@ -108,7 +119,25 @@ class HeldDeletions:
         )
         return [(DeviceId(device), int(deletions)) for device, deletions in rows]
 
+    def first_held(self) -> dict[DeviceId, int]:
+        """Devices whose records are held, and the time of the first one."""
+        rows = self._database.execute("SELECT device, min(time_us) FROM held GROUP BY device")
+        return {DeviceId(device): time_us for device, time_us in rows}
+
     # Groups of this device
+
+    def first_held_here(self) -> int | None:
+        """The time of the first group that is held."""
+        row = self._database.row("SELECT min(first_us) FROM groups WHERE held = 1")
+        return None if row is None else row[0]
+
+    def count_waiting(self) -> int:
+        """Items that groups delete which are neither sealed nor held nor approved."""
+        row = self._database.row(
+            f"SELECT count(*) FROM versions WHERE pending IS NOT NULL AND {_NO_LINKS} "
+            "AND pending IN (SELECT id FROM groups WHERE held = 0)"
+        )
+        return int(row[0]) if row else 0
 
     def hold_group(self, group: int) -> None:
         """Do not seal a group until somebody decides."""

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import trio
 
-from node.core.deletion_guard import deleted_items
+from node.core.deletion_guard import WINDOW_US, deleted_items
 from node.core.record_sealing import OpenedWrite, open_record
 from node.core.tree_view import merge_placements
 from node.storage.database import Database
@@ -23,9 +23,11 @@ from node.storage.tree import Tree
 from node.sync.record_intake import RecordIntake, RemoteChanges
 from node.sync.trust import Trust
 from protocol.hybrid_clock import tick
-from protocol.ids import ItemId
+from protocol.ids import DeviceId, ItemId
 from protocol.records import Register, SignedRecord
 from protocol.values import Link, Placement
+
+_AT_ONCE = 64  # items put back in one transaction
 
 
 class ApprovedChanges(RemoteChanges, Protocol):
@@ -88,6 +90,7 @@ class Approvals:
     async def _decide(self, *, is_rejected: bool) -> Decided:
         here = self._held.count_local()
         elsewhere = 0
+        began = self._began() if is_rejected else {}
         for group in self._held.held_groups() if is_rejected else ():
             await self._drive.announce(self._put_group_back(group))
             await trio.lowlevel.checkpoint()
@@ -99,8 +102,36 @@ class Approvals:
             elsewhere += record.deletions
             await self._drive.announce(self._release(record, is_rejected=is_rejected))
             await trio.lowlevel.checkpoint()
+        for device, time_us in began.items():
+            await self._put_back_since(device, time_us)
         self._drive.wake_publisher()
         return Decided(here, elsewhere)
+
+    def _began(self) -> dict[DeviceId, int]:
+        """When what is held began, by device: the first deletions went through before."""
+        began = self._held.first_held()
+        here_us = self._held.first_held_here()
+        if here_us is not None:
+            began[self._registers.author.device] = here_us
+        return {device: time_us - WINDOW_US for device, time_us in began.items()}
+
+    async def _put_back_since(self, device: DeviceId, time_us: int) -> None:
+        """Undo what a device deleted before it was too much; a name that was given anew stays so."""
+        items = self._held.deleted_since(device, time_us)
+        for start in range(0, len(items), _AT_ONCE):
+            with self._database.transaction():
+                lost = {
+                    item: [link]
+                    for item in items[start : start + _AT_ONCE]
+                    for link in self._former(item)[:1]
+                    if not self._tree.link_count(item) and not self._is_taken(link)
+                }
+                stale = self._put_back(lost)
+            await self._drive.announce(stale)
+            await trio.lowlevel.checkpoint()
+
+    def _is_taken(self, link: Link) -> bool:
+        return self._tree.entry(self._tree.standing_for(link.parent), link.name) is not None
 
     def _release(self, held: HeldRecord, *, is_rejected: bool) -> list[Any]:
         """Let a record take effect; one that was rejected is covered at once."""

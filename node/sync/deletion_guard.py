@@ -8,12 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from node.core.deletion_guard import GuardLimits, Window, deleted_items, must_hold
+from node.core.deletion_guard import (
+    GuardLimits,
+    Window,
+    count_deletions,
+    deleted_items,
+    must_hold,
+)
 from node.core.record_sealing import OpenedWrite
 from node.storage.held_deletions import HeldDeletions
 from node.storage.tree import Tree
 from protocol.ids import DeviceId, RecordId
 from protocol.records import SignedRecord
+
+_COUNT_AGAIN = 4
+"""What waits may be a hundred thousand deletions: it is counted again when a quarter is decided on."""
 
 
 class DeletionGuard:
@@ -26,11 +35,13 @@ class DeletionGuard:
         self._held = held
         self._tree = tree
         self._limits = limits
+        self._waiting = 0
+        self._decided = 0  # since what waits was counted
 
     def holds(self, record: SignedRecord, writes: Sequence[OpenedWrite], position: int) -> bool:
         """Whether a received record is kept back; what it deletes is counted in any case."""
-        items = deleted_items(writes)
-        deletions = sum(1 for item in items if self._tree.link_count(item))
+        missed = sum(1 for item in deleted_items(writes) if self._tree.link_count(item))
+        deletions = min(missed, count_deletions(writes))
         if not deletions:
             return False
         device, time_us = record.record.device, record.record.hybrid_time_us
@@ -47,23 +58,41 @@ class DeletionGuard:
         return self._held.holds(record)
 
     def may_seal(self, device: DeviceId, time_us: int, writes: Sequence[OpenedWrite]) -> bool:
-        """Whether a group of this device may go without an approval. Its items are gone here."""
-        deletions = len(deleted_items(writes))
+        """Whether a group of this device may go without an approval. Its items are gone here.
+
+        What waits behind it is counted with it: a script is mostly seen before its first deletion
+        is published.
+        """
+        deletions = count_deletions(writes)
         if not deletions:
             return True
         gone, held = self._held.counted(device, time_us)
-        shown = self._tree.totals()[0] + held + deletions
-        return not must_hold(deletions, Window(gone, held, shown), self._limits)
+        waiting = max(deletions, self._count_waiting())
+        shown = self._tree.totals()[0] + held + waiting
+        return not must_hold(waiting, Window(gone, held, shown), self._limits)
+
+    def _count_waiting(self) -> int:
+        if self._decided >= self._waiting // _COUNT_AGAIN:
+            self._waiting = self._held.count_waiting()
+            self._decided = 0
+        return self._waiting
+
+    def _note_decided(self, deletions: int) -> None:
+        self._waiting = max(0, self._waiting - deletions)
+        self._decided += deletions
 
     def count_sealed(self, device: DeviceId, time_us: int, writes: Sequence[OpenedWrite]) -> None:
         """A group of this device was sealed."""
-        deletions = len(deleted_items(writes))
+        deletions = count_deletions(writes)
         if deletions:
+            self._note_decided(deletions)
             self._held.count(device, time_us, deletions, is_held=False)
 
     def hold_group(
         self, group: int, device: DeviceId, time_us: int, writes: Sequence[OpenedWrite]
     ) -> None:
         """Keep a group of this device back."""
-        self._held.count(device, time_us, len(deleted_items(writes)), is_held=True)
+        deletions = count_deletions(writes)
+        self._note_decided(deletions)
+        self._held.count(device, time_us, deletions, is_held=True)
         self._held.hold_group(group)

@@ -64,13 +64,56 @@ async def test_approved_deletions_take_effect(devices):
 async def test_rejected_deletions_are_undone_on_all_devices(devices):
     one, two, deletions = pair_after_deletions(devices)
     two.take(deletions)
-    kept = two.paths()
+    assert two.paths() < PATHS, "the first ones went through before it was too much"
     await two.approvals.reject()
-    assert two.paths() == kept
+    assert two.paths() == PATHS, "they are undone as well"
     assert not two.held.by_device()
     one.take(two.seal_all())
-    assert one.paths() == kept
-    assert {path for path in kept if path.startswith("folder2/")}
+    assert one.paths() == PATHS
+
+
+async def test_a_name_that_was_given_anew_stays_so_when_deletions_are_rejected(devices):
+    one, two = devices(1), devices(2)
+    names = [f"file{number:02}" for number in range(20)]
+    for name in names:
+        one.make_file(name)
+    two.take(one.seal_all())
+    two.journal.end_reading()
+    for name in names[:15]:
+        one.unlink(name)
+    one.database.execute("UPDATE groups SET held = 2")
+    two.take(one.seal_all())
+    assert names[0] not in two.paths()
+    two.make_file(names[0], "new")
+    await two.approvals.reject()
+    assert two.paths() == set(names)
+    row = two.row_at(names[0])
+    assert two.registers.content(row.item, row.content).value.inline == b"new"
+
+
+async def test_a_script_is_seen_before_its_first_deletion_is_published(devices):
+    one, two = devices(1), devices(2)
+    fill(one, two)
+    remove_most(one)
+    assert one.seal_all() == []
+    assert one.held.count_local() == 18
+    one.make_file("new")
+    one.move("folder3/file0", "moved")
+    two.take(one.seal_all())
+    assert two.paths() == {*PATHS, "new", "moved"} - {"folder3/file0"}, "all else goes on"
+
+
+async def test_replacing_files_is_not_deleting_them(devices):
+    one, two = devices(1), devices(2)
+    fill(one, two)
+    for file in FILES:
+        one.make_file("copy")
+        two.take(one.seal_all())
+        one.move("copy", file)
+        two.take(one.seal_all())
+    assert one.paths() == two.paths() == PATHS
+    assert not one.held.count_local()
+    assert not two.held.by_device()
 
 
 async def test_a_reader_that_hears_of_deletions_in_one_record_holds_all_of_them(devices):
@@ -109,12 +152,15 @@ async def test_local_deletions_beyond_the_limit_are_not_published_until_approved
 async def test_rejected_local_deletions_are_put_back_and_the_others_never_hear_of_them(devices):
     one, two = devices(1), devices(2)
     fill(one, two)
+    for file in FILES[:3]:
+        one.unlink(file)
+    two.take(one.seal_all())
     remove_most(one)
     two.take(one.seal_all())
-    before = two.paths()
+    assert two.paths() == {*PATHS} - {*FILES[:3]}
     await one.approvals.reject()
     two.take(one.seal_all())
-    assert two.paths() == one.paths() == before
+    assert two.paths() == one.paths() == PATHS
 
 
 async def test_few_deletions_and_many_of_more_pass(devices):
