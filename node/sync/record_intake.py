@@ -170,6 +170,31 @@ class RecordIntake:
             return []
         return self.apply(signed, writes, position)
 
+    def release_settled(self) -> list[Any]:
+        """Let held records go of which another device's decision has come: nothing is left to ask.
+
+        Returns:
+            What the kernel must be told.
+        """
+        stale: list[Any] = []
+        for held in self._guard.held_records():
+            signed = SignedRecord.from_wire(held.wire)
+            if self._is_decided(signed):
+                writes = open_record(signed, self._trust.epochs)
+                with self._database.transaction():
+                    self._guard.drop(held.id)
+                    stale += self.apply(signed, writes, held.position)
+        return stale
+
+    def _is_decided(self, signed: SignedRecord) -> bool:
+        """Whether somebody who had seen what a record says of places has written over it."""
+        actor = signed.record.actor
+        return all(
+            self._registers.seen(write.item, write.register).covers(Dot(actor, write.n))
+            for write in signed.record.writes
+            if write.register is Register.PLACEMENT
+        )
+
     def _is_before_revocation(self, signed: SignedRecord) -> bool:
         author = self._trust.author(signed.record.device)
         return author is None or is_before_revocation(signed, author)
