@@ -144,6 +144,14 @@ CREATE TABLE deletions (
     PRIMARY KEY (device, slot, held)
 ) STRICT, WITHOUT ROWID;
 
+-- Records of other devices that change a database which a program here has open: without effect
+-- until it is closed.
+CREATE TABLE deferred (
+    record   BLOB PRIMARY KEY,
+    position INTEGER NOT NULL,      -- in the server's journal
+    wire     BLOB NOT NULL
+) STRICT;
+
 -- Records that can not take effect here (unknown format, bad seal), with the reason; kept, reported.
 CREATE TABLE rejected (
     record BLOB PRIMARY KEY,

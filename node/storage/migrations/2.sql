@@ -96,3 +96,9 @@ WHEN EXISTS (SELECT 1 FROM entries WHERE item = OLD.item)
 BEGIN
     UPDATE totals SET bytes = bytes - OLD.size;
 END;
+
+CREATE TABLE deferred (
+    record   BLOB PRIMARY KEY,
+    position INTEGER NOT NULL,
+    wire     BLOB NOT NULL
+) STRICT;
