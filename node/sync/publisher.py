@@ -465,6 +465,9 @@ class Publisher:
             for record in batch:
                 await self._send([record])
             return
+        # After the loss of power this device must still know what it had sent: else it would find its
+        # own changes at the server like one that was restored from a backup.
+        await self._run_sync(self._database.sync)
         response = await self._client.commit(self._namespace, [record.wire for record in batch])
         # A position of another journal than the one that is read says nothing about this one: the
         # records are asked about again when the puller has changed over to it.
