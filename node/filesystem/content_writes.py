@@ -77,7 +77,7 @@ class ContentWrites:
             self._now_ns() // 1000, (version.time_us for version in (*seen, *later_than))
         )
         joined = {*self._registers.groups_of(covered), *([] if group is None else [group])}
-        group = self._journal.open_group(time_us, sorted(joined))
+        group = self._journal.open_group(self._now_ns() // 1000, sorted(joined))
         dots: dict[ItemId, Dot] = {}
         for each, versions in covered.items():
             own = content if each == item else self._as_of(each, content)

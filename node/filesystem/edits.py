@@ -93,7 +93,7 @@ class Edits:
         placement = Placement((link,))
         haunted = self._haunted(folder)
         with self._database.transaction():
-            group = self._open_group(time_us, haunted)
+            group = self._open_group(haunted)
             if haunted:
                 self._keep_folder(folder, time_us, group)
             write = self._registers.write_first
@@ -132,7 +132,7 @@ class Edits:
         added = Link(LinkId(self._token_bytes(LinkId.size_bytes)), folder, name)
         with self._database.transaction():
             time_us = self._time_us(self._registers.placements(row.item))
-            group = self._open_group(time_us, [row.item, *self._haunted(folder)])
+            group = self._open_group([row.item, *self._haunted(folder)])
             self._keep_folder(folder, time_us, group)
             self._write_links(row.item, [*present, added], [], time_us, group)
             self._entries_changed(folder, time_us, group)
@@ -150,7 +150,7 @@ class Edits:
         touched = [other.item for other in (*entries, *contested)]
         with self._database.transaction():
             time_us = self._time_us(*map(self._registers.placements, touched))
-            group = self._open_group(time_us, [*touched, *self._haunted(parent.item)])
+            group = self._open_group([*touched, *self._haunted(parent.item)])
             self._keep_names(contested, time_us, group)
             self._keep_folder(parent.item, time_us, group)
             is_last = self._remove_links(entries, time_us, group)
@@ -171,7 +171,7 @@ class Edits:
         touched = [other.item for other in (*folders, *contested)]
         with self._database.transaction():
             time_us = self._time_us(*map(self._registers.placements, touched))
-            group = self._open_group(time_us, [*touched, *self._haunted(parent.item)])
+            group = self._open_group([*touched, *self._haunted(parent.item)])
             self._keep_names(contested, time_us, group)
             self._keep_folder(parent.item, time_us, group)
             self._remove_links(folders, time_us, group)
@@ -198,7 +198,7 @@ class Edits:
         with self._database.transaction():
             time_us = self._time_us(*map(self._registers.placements, touched))
             haunted = [*self._haunted(source_parent.item), *self._haunted(into)]
-            group = self._open_group(time_us, [*touched, *haunted])
+            group = self._open_group([*touched, *haunted])
             self._keep_names(contested, time_us, group)
             self._keep_folder(source_parent.item, time_us, group)
             if target is not None:
@@ -222,7 +222,7 @@ class Edits:
         with self._database.transaction():
             time_us = self._time_us(*map(self._registers.placements, touched))
             haunted = [folder for parent in parents for folder in self._haunted(parent)]
-            group = self._open_group(time_us, [*touched, *haunted])
+            group = self._open_group([*touched, *haunted])
             self._keep_names(contested, time_us, group)
             for parent in parents:
                 self._keep_folder(parent, time_us, group)
@@ -253,7 +253,7 @@ class Edits:
         present = latest.value if latest is not None else ItemAttributes(0o700)
         if len(versions) == 1 and change(present, time_us) == present:
             return  # programs that copy files set again what is set already
-        group = self._open_group(time_us, together)
+        group = self._open_group(together)
         self._registers.write_local(
             item, Register.ATTRIBUTES, change(present, time_us), time_us, group
         )
@@ -289,30 +289,20 @@ class Edits:
         assert version is not None
         return version
 
-    def keep_together(self, items: Iterable[ItemId]) -> None:
-        """What waits for any of these items travels in one record."""
-        groups = self._registers.groups_of(items)
-        if len(groups) > 1:
-            with self._database.transaction():
-                self._journal.open_group(self._time_us(), groups)
-
-    def make_urgent(self, item: ItemId, *, but: Iterable[ItemId] = ()) -> None:
-        """Publish what waits for this item, or for entries of this folder, at once.
-
-        Args:
-            but: items whose changes wait on.
-        """
+    def make_urgent(self, item: ItemId) -> None:
+        """Publish what waits for this item, or for entries of this folder, at once."""
         with self._database.transaction():
             groups = [*self._registers.groups_of([item]), *self._journal.groups_changing(item)]
-            waiting = self._registers.groups_of(but)
-            self._journal.make_urgent(group for group in groups if group not in waiting)
+            self._journal.make_urgent(groups)
 
     def _time_us(self, *covered: Iterable[Version[Any]]) -> int:
         times = (version.time_us for versions in covered for version in versions)
         return tick(self._now_ns() // 1000, times)
 
-    def _open_group(self, time_us: int, items: Iterable[ItemId]) -> int:
-        return self._journal.open_group(time_us, self._registers.groups_of(items))
+    def _open_group(self, items: Iterable[ItemId]) -> int:
+        # By the clock, not by hybrid time: over a version from a device whose clock was years ahead
+        # a change would else not settle for years.
+        return self._journal.open_group(self._now_ns() // 1000, self._registers.groups_of(items))
 
     def _is_folder(self, item: ItemId) -> bool:
         row = self._tree.item(item)
@@ -393,7 +383,7 @@ class Edits:
         if lost:
             items = [rival.item for rival in lost]
             time_us = self._time_us(*map(self._registers.placements, items))
-            self._keep_names(lost, time_us, self._open_group(time_us, [written, *items]))
+            self._keep_names(lost, time_us, self._open_group([written, *items]))
 
     def _keep_names(self, contested: Iterable[EntryRow], time_us: int, group: int) -> None:
         """What is shown under a name that it did not want wants it from now on.

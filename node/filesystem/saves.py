@@ -141,7 +141,7 @@ class Saves(Edits):
             time_us = self._time_us(
                 *map(self._registers.placements, touched), *map(self._registers.contents, touched)
             )
-            group = self._open_group(time_us, [*touched, *self._haunted(folder)])
+            group = self._open_group([*touched, *self._haunted(folder)])
             self._keep_names(contested, time_us, group)
             self._keep_folder(folder, time_us, group)
             self._place(keeper, folder, name, time_us, group)
@@ -194,8 +194,7 @@ class Saves(Edits):
         """As `Edits.exchange`; of a new file and another, both names keep their items."""
         now_ns = self._now_ns()
         ways = [(first, second), (second, first)]
-        ages = {way: self._lately.age_ns(way[0].item, now_ns) for way in ways}
-        ways.sort(key=lambda way: RECENT_NS + 1 if (age := ages[way]) is None else age)
+        ways.sort(key=lambda way: self._lately.age_ns(way[0].item, now_ns) or RECENT_NS)
         for new, old in ways:  # of two new files the later one has the new version
             row, old_row = self._tree.item(new.item), self._tree.item(old.item)
             assert row is not None
@@ -305,7 +304,7 @@ class Saves(Edits):
             time_us = self._time_us(
                 *map(self._registers.placements, touched), *map(self._registers.contents, touched)
             )
-            group = self._open_group(time_us, [*touched, *self._haunted(into)])
+            group = self._open_group([*touched, *self._haunted(into)])
             self._keep_names(contested, time_us, group)
             self._keep_folder(into, time_us, group)
             if not is_there or backup is not None:
@@ -339,7 +338,7 @@ class Saves(Edits):
         touched = [new.item, *self._contents.together(item, held[0].value)]
         with self._database.transaction():
             time_us = self._time_us(*map(self._registers.contents, touched))
-            group = self._open_group(time_us, touched)
+            group = self._open_group(touched)
             left = self._receive(newcomer, keeper, time_us, group)
             version = self._take(keeper, *held, group)
             self._tree.give_inode(item, newcomer.inode)

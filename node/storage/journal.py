@@ -15,6 +15,7 @@ from protocol.ids import ActorId, BlockId, DeviceId, ItemId, RecordId
 from protocol.limits import MAX_EVENT_BYTES, MAX_RECORD_BYTES
 from protocol.records import FolderChange, SignedRecord
 
+_NEVER_US = 2**62
 _MAX_REJECTED = 10_000  # a hostile server must not fill the disk
 _MAX_ALARMS = 1_000
 _MAX_EVIDENCE = 3  # signed records or events that one alarm keeps
@@ -73,7 +74,7 @@ class Journal:
         A group that was held or approved is judged anew with what joins it.
 
         Args:
-            time_us: hybrid time of the change.
+            time_us: of the change, by this device's clock.
             joined: groups that the change touches, ascending; may be empty.
         """
         if not joined:
@@ -147,16 +148,20 @@ class Journal:
         for group in groups:
             self._database.execute("UPDATE groups SET urgent = 1 WHERE id = ?", (group,))
 
-    def groups(self, settled_before_us: int, begun_before_us: int, limit: int) -> list[Group]:
+    def groups(
+        self, settled_before_us: int, begun_before_us: int, limit: int, now_us: int = _NEVER_US
+    ) -> list[Group]:
         """Groups that may be sealed, oldest first.
 
         They are urgent, or unchanged since ``settled_before_us``, or so old (begun before
-        ``begun_before_us``) that a program that keeps changing them must not hold them back.
+        ``begun_before_us``) that a program that keeps changing them must not hold them back, or
+        changed after ``now_us``: the clock has gone back since.
         """
         rows = self._database.execute(
             "SELECT id, first_us, last_us, urgent, held = 2 FROM groups "
-            "WHERE held <> 1 AND (urgent = 1 OR last_us <= ? OR first_us <= ?) ORDER BY id LIMIT ?",
-            (settled_before_us, begun_before_us, limit),
+            "WHERE held <> 1 AND (urgent = 1 OR last_us <= ? OR first_us <= ? "
+            "OR last_us > ?) ORDER BY id LIMIT ?",
+            (settled_before_us, begun_before_us, now_us, limit),
         )
         return [Group(row[0], row[1], row[2], bool(row[3]), bool(row[4])) for row in rows]
 
@@ -193,7 +198,7 @@ class Journal:
             blocks: all blocks that the server must hold before it, with the children of pages.
         """
         self._database.execute(
-            "INSERT INTO records VALUES (?,?,?,NULL,?,0)",
+            "INSERT INTO records VALUES (?,?,?,NULL,?)",
             (record.id, record.record.actor, record.record.sequence, record.to_wire()),
         )
         for block in blocks:
@@ -204,9 +209,8 @@ class Journal:
     def add_received(self, record: SignedRecord, position: int) -> None:
         """Keep a record that came from the server, or note that it has an own one."""
         self._database.execute(
-            "INSERT INTO records VALUES (?,?,?,?,?,0) "
-            "ON CONFLICT DO UPDATE SET position = excluded.position, doubted = 0 "
-            "WHERE position IS NULL",
+            "INSERT INTO records VALUES (?,?,?,?,?) "
+            "ON CONFLICT DO UPDATE SET position = excluded.position WHERE position IS NULL",
             (record.id, record.record.actor, record.record.sequence, position, record.to_wire()),
         )
 
@@ -239,10 +243,10 @@ class Journal:
         return True
 
     def outbox(self, limit: int, skip: int = 0) -> list[OutboxRecord]:
-        """Records to be sent now, in the order in which they were made."""
+        """Records to be sent, in the order in which they were made."""
         rows = list(
             self._database.execute(
-                "SELECT record, wire FROM records WHERE position IS NULL AND doubted = 0 "
+                "SELECT record, wire FROM records WHERE position IS NULL "
                 "ORDER BY actor, sequence LIMIT ? OFFSET ?",
                 (limit, skip),
             )
@@ -259,7 +263,7 @@ class Journal:
     def acknowledge(self, record: RecordId, position: int) -> None:
         """The server holds the record for good."""
         self._database.execute(
-            "UPDATE records SET position = ?, doubted = 0 WHERE record = ?", (position, record)
+            "UPDATE records SET position = ? WHERE record = ?", (position, record)
         )
         self._database.execute("DELETE FROM record_blocks WHERE record = ?", (record,))
         self.drop_if_dead(record)
@@ -291,12 +295,10 @@ class Journal:
     def send_all_again(self) -> None:
         """Put every stored record back into the outbox: the server may have lost any of them.
 
-        A record that the server still has is acknowledged with its present position when its journal
-        is read anew; the rest goes when that is done. What was never sent goes meanwhile.
+        A record that the server still has is acknowledged again with its present position.
         """
         rows = self._database.execute("SELECT record FROM records WHERE position IS NOT NULL")
         for (record,) in list(rows):
-            self._database.execute("UPDATE records SET doubted = 1 WHERE record = ?", (record,))
             self.send_again(RecordId(record))
 
     def send_again(self, record: RecordId) -> None:
@@ -393,10 +395,7 @@ class Journal:
         self.set_cursor(self.cursor[0], 0)
 
     def end_reading(self) -> None:
-        """The server's journal was read to its end: what it lacks of former records goes now."""
-        self._database.execute(
-            "UPDATE records SET doubted = 0 WHERE position IS NULL AND doubted = 1"
-        )
+        """The server's journal was read to its end."""
         if self.is_reading_again:
             self._database.execute("DELETE FROM meta WHERE key = 'journal_reading_again'")
         if self.is_first_reading:

@@ -71,8 +71,8 @@ CREATE TABLE unmergeable (
 -- Local changes that will travel in one record.
 CREATE TABLE groups (
     id       INTEGER PRIMARY KEY,   -- ascending in order of the first change
-    first_us INTEGER NOT NULL,      -- hybrid time of its first change
-    last_us  INTEGER NOT NULL,      -- hybrid time of its latest change; the settle time counts from it
+    first_us INTEGER NOT NULL,      -- of its first change, by this device's clock
+    last_us  INTEGER NOT NULL,      -- of its latest change; the settle time counts from it
     urgent   INTEGER NOT NULL DEFAULT 0, -- 1: do not wait (fsync, replace-rename)
     held     INTEGER NOT NULL DEFAULT 0  -- 1: deletes more than may go without a question; 2: approved
 ) STRICT;
@@ -93,11 +93,9 @@ CREATE TABLE records (
     actor    BLOB NOT NULL,
     sequence INTEGER NOT NULL,
     position INTEGER,               -- in the server's journal; NULL: still to be sent
-    wire     BLOB NOT NULL,
-    doubted  INTEGER NOT NULL DEFAULT 0  -- 1: a server that began anew once had it; it is sent again
-                                         -- if that server's journal, read to its end, lacks it
+    wire     BLOB NOT NULL
 ) STRICT;
-CREATE INDEX outbox ON records (doubted, actor, sequence) WHERE position IS NULL;
+CREATE INDEX outbox ON records (actor, sequence) WHERE position IS NULL;
 CREATE INDEX records_by_position ON records (position) WHERE position IS NOT NULL;
 
 -- What the server is asked to hold before an outbox record may be sent.
@@ -143,14 +141,6 @@ CREATE TABLE deletions (
     items  INTEGER NOT NULL,
     PRIMARY KEY (device, slot, held)
 ) STRICT, WITHOUT ROWID;
-
--- Records of other devices that change a database which a program here has open: without effect
--- until it is closed.
-CREATE TABLE deferred (
-    record   BLOB PRIMARY KEY,
-    position INTEGER NOT NULL,      -- in the server's journal
-    wire     BLOB NOT NULL
-) STRICT;
 
 -- Records that can not take effect here (unknown format, bad seal), with the reason; kept, reported.
 CREATE TABLE rejected (

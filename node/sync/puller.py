@@ -244,7 +244,6 @@ class Puller:
             if not page.more:
                 with self._database.transaction():
                     self._journal.end_reading()
-                await self._drive.announce(self._intake.release_settled())
                 return
 
     async def _refresh_logs(self) -> None:

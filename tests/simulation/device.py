@@ -1,172 +1,256 @@
-"""One device of a world: a real node on a folder, which dies and starts again.
+"""A device of a simulation: one run of a node after another over one home directory.
 
-Owns the life of the node, its clock and its home. What programs do with its drive is in `programs`,
-what goes wrong around it in `world`.
+Builds the product's assembly as `node.main` does, but for the mount; lets it die at any await, lose
+power, lose its index. Called by the world.
 """
 
 from __future__ import annotations
 
 import random
 import shutil
+from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import trio
 
 from node.assembly import Assembly, Surroundings
+from node.core.account_keys import DeviceKeyPair
+from node.net.access_tokens import DeviceCredentials
 from node.settings import NodeSettings
+from node.storage.database import Database
 from node.storage.keystore import Keystore
 from node.storage.state_directory import StateDirectory
 from node.sync.workers import Workers
-from tests.simulation.accounts import the_account
-from tests.simulation.disk import copy_after_death
-from tests.simulation.link import Link
-from tests.simulation.loop import run_inline
-from tests.simulation.simulated_server import START_S
-from tests.simulation.trace import Trace
+from protocol.crypto.sealing import BoxKey
+from protocol.crypto.signing import SigningKey
+from tests.simulation.disk import INDEX, Disk, Disks
+from tests.simulation.ledger import Ledger
+from tests.simulation.network import Link, SimulatedClient
+from tests.simulation.plan import Step
+from tests.simulation.programs import Programs
+from tests.simulation.scheduling import inline
 
 
-class Clock:
-    """A device's wall clock: the world's time, and how far off it is."""
-
-    def __init__(self) -> None:
-        self.off_s: Callable[[float], float] = lambda _: 0.0
-
-    def now_ns(self) -> int:
-        """Nanoseconds since 1970, as this device believes."""
-        time_s = trio.current_time()
-        return int((START_S + time_s + self.off_s(time_s)) * 1e9)
+@cache
+def _empty_index(folder: Path) -> bytes:
+    """The file of an index that nothing was written to: to make one takes longer than to copy it."""
+    path = folder / "template.db"
+    Database(path, bytes(32)).close()
+    return path.read_bytes()
 
 
 class SimulatedDevice:
-    """A device and the runs of its node.
+    """One device.
 
     Attributes:
-        number: which keys it has; a restored copy of a device has those of the first.
-        name: its own in the world.
-        node: the present run; None while it is off.
-        run: counts the runs.
+        skew_ns: its wall clock minus that of the world.
+        is_wanted: whether it is switched on.
     """
 
     def __init__(
         self,
         number: int,
         name: str,
-        folder: Path,
+        keystore: Keystore,
         link: Link,
-        randomness: random.Random,
-        trace: Trace,
+        folder: Path,
+        disks: Disks,
+        ledger: Ledger,
+        counts: Counter[str],
+        now_ns: Callable[[], int],
     ) -> None:
-        self.number, self.name, self.link = number, name, link
-        self.clock = Clock()
-        self.node: Assembly | None = None
-        self.run = 0
-        self._folder = folder
-        self.home = folder / f"{name}-0"
-        self._randomness = randomness
-        self._trace = trace
-        self._scope = trio.CancelScope()
-        self._ended = trio.Event()
+        self.number = number
+        self.link = link
+        self.skew_ns = 0
+        self.is_hourly = False
+        self.is_wanted = True
+        self.parts: Assembly | None = None
+        self.programs: Programs | None = None
+        self._name = name
+        self._keystore = keystore
+        self._folder = folder / name
+        self._disks = disks
+        self._ledger = ledger
+        self._counts = counts
+        self._world_ns = now_ns
+        self._runs = 0
+        self._scope: trio.CancelScope | None = None
+        self._changed = trio.Event()
+        self._steps: list[tuple[int, Step]] = []
+        self._is_busy = False
+        self.disk = self._new_home()
+
+    def now_ns(self) -> int:
+        """What its wall clock says."""
+        now_ns = self._world_ns() + self.skew_ns
+        if self.is_hourly:
+            now_ns -= now_ns // 3_600_000_000_000 % 24 * 3_600_000_000_000
+        return now_ns
+
+    def _home(self) -> Path:
+        return self._folder / str(self._runs)
+
+    def _new_home(self) -> Disk:
+        """An enrolled device that has seen nothing yet."""
+        self._runs += 1
+        home = self._home()
+        home.mkdir(mode=0o700, parents=True)
+        (home / INDEX).write_bytes(_empty_index(self._folder.parent))
+        self._keystore.save(home)
+        disk = self._disks.add(Disk(home))
+        disk.all_synced()
+        return disk
+
+    # Running
 
     @property
-    def running(self) -> Assembly:
-        """The present run; the device is on."""
-        assert self.node is not None, f"{self.name} is off"
-        return self.node
-
-    @property
-    def is_on(self) -> bool:
-        """Whether a node runs."""
-        return self.node is not None
-
-    async def start(self, nursery: trio.Nursery) -> None:
-        """Start a node on the home as it is."""
-        await nursery.start(self._live)
-
-    async def _live(self, task_status: trio.TaskStatus[None]) -> None:
-        self.link.wakes()
-        self._scope, self._ended = trio.CancelScope(), trio.Event()
-        generator = random.Random(self._randomness.randbytes(16))
-        surroundings = Surroundings(
-            self.clock.now_ns, generator.randbytes, generator.random, run_inline, Workers.inline()
+    def is_idle(self) -> bool:
+        """Whether it runs, and nothing that was done there waits for anything."""
+        parts = self.parts
+        return (
+            parts is not None
+            and not self._steps
+            and not self._is_busy
+            and not self.has_unsent
+            and not parts.puller.is_behind
         )
-        settings = NodeSettings(home=self.home, mountpoint=Path("/nowhere"))
-        client = self.link.client(the_account().credentials(self.number))
-        state = StateDirectory.open(self.home)
-        node = Assembly(settings, state, Keystore.load(self.home), surroundings, client)
-        self.node, self.run = node, self.run + 1
-        self._trace.note("start", self.name)
-        try:
-            with self._scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(node.run_drive)
-                    nursery.start_soon(node.run_sync)
-                    nursery.start_soon(self._take_invalidations, node)
-                    task_status.started()
-        finally:
-            node.close()
-            state.close()
-            self.node = None
-            self._ended.set()
 
-    async def _take_invalidations(self, node: Assembly) -> None:
-        async for _ in node.drive.invalidations:
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something was written there that the server does not have."""
+        parts = self.parts
+        return parts is None or bool(
+            parts.journal.count_groups()
+            or parts.journal.count_outbox()
+            or any(file.is_dirty for file in parts.files)
+        )
+
+    def describe(self) -> str:
+        """What it still has to do, for a failure's message."""
+        if self.parts is None:
+            return "off"
+        journal = self.parts.journal
+        return (
+            f"groups {journal.count_groups()}, outbox {journal.count_outbox()}, "
+            f"steps {len(self._steps)}, busy {self._is_busy}, behind {self.parts.puller.is_behind}, "
+            f"publisher {self.parts.publisher.last_error}, puller {self.parts.puller.last_error}"
+        )
+
+    async def run(self) -> None:
+        """Be on whenever it is wanted, until cancelled."""
+        while True:
+            if self.is_wanted:
+                await self._run_once()
+            else:
+                await self._changed.wait()
+                self._changed = trio.Event()
+
+    async def _run_once(self) -> None:
+        self._runs += 1
+        draw = random.Random(f"{self._name}/{self._runs}/{self._ledger.seed}")
+        surroundings = Surroundings(
+            now_ns=self.now_ns,
+            token_bytes=draw.randbytes,
+            draw=draw.random,
+            run_sync=inline,
+            workers=Workers.inline(),
+            sync_threads=1,
+        )
+        keys = self._keystore
+        device = DeviceKeyPair(
+            SigningKey.from_seed(keys.signing_seed), BoxKey.from_private(keys.box_private)
+        )
+        client = SimulatedClient(self.link, DeviceCredentials(device.id, device.signing))
+        settings = NodeSettings(self.disk.home, Path("/nowhere"))
+        with StateDirectory.open(self.disk.home) as state:
+            parts = Assembly(settings, state, keys, surroundings, client)
+            try:
+                async with trio.open_nursery() as nursery:
+                    self._scope = nursery.cancel_scope
+                    self.parts = parts
+                    self.programs = Programs(self.number, parts.drive, self._ledger, self._counts)
+                    nursery.start_soon(parts.run_drive)
+                    nursery.start_soon(parts.run_sync)
+                    nursery.start_soon(self._drain, parts)
+                    nursery.start_soon(self._work)
+            finally:
+                self._scope = self.parts = self.programs = None
+                self._is_busy = False
+                parts.database.close()
+
+    async def _drain(self, parts: Assembly) -> None:
+        async for _ in parts.drive.invalidations:
             pass
 
-    async def die(self, *, loses_power: bool, steps: int = 0) -> None:
-        """End the node after so many more steps of any task; its home is what the disk has then."""
-        if self.node is None:
+    async def _work(self) -> None:
+        while True:
+            while self._steps:
+                self._is_busy = True
+                number, step = self._steps.pop(0)
+                assert self.programs is not None
+                await self.programs.perform(number, step)
+            self._is_busy = False
+            await self._changed.wait()
+            self._changed = trio.Event()
+
+    def perform(self, number: int, step: Step) -> None:
+        """Let a program do something, after those before it."""
+        self._steps.append((number, step))
+        self._changed.set()
+
+    # Faults
+
+    def switch(self, *, is_wanted: bool) -> None:
+        """On, or off by force, as `die`."""
+        self.is_wanted = is_wanted
+        if not is_wanted:
+            self.die()
+        self._changed.set()
+
+    def die(self) -> None:
+        """End at whatever it awaits; the next run finds what was written until now."""
+        if self._scope is None:
             return
-        dying = _Dying(steps, lambda: self._freeze(loses_power=loses_power))
-        trio.lowlevel.add_instrument(dying)
-        with trio.move_on_after(60):
-            await dying.is_done.wait()
-        if not dying.is_done.is_set():
-            trio.lowlevel.remove_instrument(dying)
-            self._freeze(loses_power=loses_power)
-        await self._ended.wait()
-
-    def _freeze(self, *, loses_power: bool) -> None:
-        former, self.home = self.home, self._folder / f"{self.name}-{self.run}"
-        copy_after_death(former, self.home, loses_power=loses_power)
-        self.link.is_dead = True
-        self._trace.note("power_loss" if loses_power else "crash", self.name)
+        if not self.has_unsent:
+            self._ledger.sent(self.number)
+        self._runs += 1
+        self._use(self.disk.copied_to(self._home()))
         self._scope.cancel()
+        self._scope = None
 
-    async def stop(self) -> None:
-        """End the node in order."""
-        if self.node is None:
-            return
-        await self.node.wait_sent(5)
-        self._scope.cancel()
-        await self._ended.wait()
+    def lose_power(self, draw: random.Random) -> int:
+        """As `die`, but what was not synced is lost; how many files lost something."""
+        self.die()
+        self._ledger.power_lost(self.number)
+        return self.disk.lose_power(draw)
 
-    def drop_index(self) -> None:
-        """Lose the index; the node must be off."""
-        for path in self.home.glob("index.db*"):
-            path.unlink()
+    def lose_index(self) -> None:
+        """As `die`; then the device begins anew with its keys."""
+        self.die()
+        self._ledger.disk_lost(self.number)
+        self._use(self._new_home())
 
-    def copy_home(self, target: Path) -> None:
-        """A backup of the home, of a node that runs or not."""
-        copy_after_death(self.home, target, loses_power=False)
+    def backup(self) -> Disk:
+        """A copy of its home as it is now."""
+        self._runs += 1
+        copy = self.disk.copied_to(self._home())
+        copy.all_synced()
+        return copy
 
-    def take_home(self, source: Path) -> None:
-        """Use a copy of a home from now on; the node must be off."""
-        self.home = self._folder / f"{self.name}-restored-{self.run}"
-        shutil.copytree(source, self.home)
+    def restore(self, backup: Disk) -> None:
+        """As `die`; then the device goes on from a backup."""
+        self.die()
+        self._ledger.disk_lost(self.number)
+        self._runs += 1
+        self._use(backup.copied_to(self._home()))
+        self.disk.all_synced()
+
+    def _use(self, disk: Disk) -> None:
+        self.disk = self._disks.add(disk)
 
 
-class _Dying(trio.abc.Instrument):
-    """Strikes between two steps of tasks."""
-
-    def __init__(self, steps: int, strike: Callable[[], None]) -> None:
-        self._steps = steps
-        self._strike = strike
-        self.is_done = trio.Event()
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        self._steps -= 1
-        if self._steps < 0 and not self.is_done.is_set():
-            self._strike()
-            trio.lowlevel.remove_instrument(self)
-            self.is_done.set()
+def remove_folder(folder: Path) -> None:
+    """Everything that a run left on the disk."""
+    shutil.rmtree(folder, ignore_errors=True)

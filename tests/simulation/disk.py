@@ -1,81 +1,150 @@
-"""What a disk still has after its machine lost power: what was synced, and nothing else.
+"""The disk of a simulated device: which bytes and names a loss of power would leave.
 
-Owns the record of what was synced, by catching the calls of `os` that ask for it, and the making of
-the folder that a node finds afterwards. Pessimistic: every byte that nobody asked to be kept is gone.
-SQLite's own syncs can not be caught; it syncs the write-ahead log only with a checkpoint, which small
-worlds never reach, so the log ends where `Database.sync` last found its end.
+A file's bytes last when it was synced, its name when its folder was; everything else may or may not.
+Owns the patch of `os.fsync` and `os.fdatasync` by which it knows. Called by the devices.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-_LOG = "index.db-wal"
-_LOG_HEADER_BYTES = 32
-_NEVER_COPIED = ("lock", "index.db-shm")
+import apsw
 
-_synced: dict[str, int] = {}
-_real_fsync, _real_fdatasync = os.fsync, os.fdatasync
+from node.storage import database
+from node.storage.database import Database
 
-
-@contextmanager
-def watched_disk() -> Iterator[None]:
-    """Syncs are noted instead of carried out while this lasts."""
-    _synced.clear()
-    with patch("os.fsync", _note_synced), patch("os.fdatasync", _note_synced):
-        yield
+INDEX, LOG = "index.db", "index.db-wal"
+_UNLOSABLE = ("keys", "lock")
 
 
-def _note_synced(descriptor: int) -> None:
-    path = os.readlink(f"/proc/self/fd/{descriptor}")
-    _synced[path] = os.fstat(descriptor).st_size
-    if os.path.isdir(path):
-        # A folder's sync keeps its names; of a file that was never synced, an empty one.
-        for name in os.listdir(path):
-            _synced.setdefault(f"{path}/{name}", 0)
+class Disk:
+    """The files below one folder."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._synced: dict[str, bytes] = {}
+        self._named: set[str] = set()
+
+    def all_synced(self) -> None:
+        """Whatever is here by now lasts."""
+        self._synced = {name: (self.home / name).read_bytes() for name in self._names()}
+        self._named = set(self._synced)
+
+    def note_sync(self, path: Path) -> None:
+        """A file or a folder was synced."""
+        if path.is_dir():
+            folder = path.relative_to(self.home).as_posix()
+            inside = {name for name in self._named if Path(name).parent.as_posix() == folder}
+            self._named -= inside
+            self._named |= {
+                entry.relative_to(self.home).as_posix()
+                for entry in path.iterdir()
+                if entry.is_file()
+            }
+        elif path.exists():
+            name = path.relative_to(self.home).as_posix()
+            self._synced[name] = path.read_bytes()
+            if name == LOG:
+                self._named.add(name)
+
+    def copied_to(self, home: Path) -> Disk:
+        """The same files elsewhere, as the death of a process leaves them."""
+        for name in self._names():
+            target = home / name
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            shutil.copyfile(self.home / name, target)
+            target.chmod(0o600)
+        copy = Disk(home)
+        copy._synced, copy._named = dict(self._synced), set(self._named)
+        return copy
+
+    def lose_power(self, draw: random.Random) -> int:
+        """Take back what was not synced, or a part of that; how many files lost something."""
+        lost = 0
+        for name in sorted({*self._names(), *self._named}):
+            if name in _UNLOSABLE:
+                continue
+            path = self.home / name
+            before = path.read_bytes() if path.exists() else None
+            after = self._after_loss(name, before, draw)
+            if after == before:
+                continue
+            lost += 1
+            path.unlink(missing_ok=True)
+            if after is not None:
+                path.parent.mkdir(mode=0o700, exist_ok=True)
+                path.write_bytes(after)
+                path.chmod(0o600)
+        self.all_synced()
+        return lost
+
+    def _after_loss(self, name: str, before: bytes | None, draw: random.Random) -> bytes | None:
+        synced = self._synced.get(name, b"")
+        if name in (INDEX, LOG):
+            if before is None or name == INDEX:
+                return before
+            return before[: draw.choice((len(synced), draw.randint(len(synced), len(before))))]
+        if before is None:
+            return draw.choice((None, synced))
+        if name not in self._named and draw.random() < 0.5:
+            return None
+        return synced if draw.random() < 0.7 else before
+
+    def _names(self) -> list[str]:
+        return [
+            path.relative_to(self.home).as_posix()
+            for path in sorted(self.home.rglob("*"))
+            if path.is_file() and not path.name.endswith("-shm")
+        ]
 
 
-def copy_after_death(home: Path, target: Path, *, loses_power: bool) -> None:
-    """The state directory as the next run of the node finds it.
+class Disks:
+    """All disks of a simulation, and the operating system's part in them."""
 
-    Args:
-        home: of a node at any moment of its life.
-        target: does not exist; what is in it has the same chances at the next loss of power.
-        loses_power: else only the process died, and the system writes out what it was given.
-    """
-    target.mkdir(mode=0o700)
-    for folder, folders, files in os.walk(home):
-        here = Path(folder)
-        there = target / here.relative_to(home)
-        for name in folders:
-            (there / name).mkdir(mode=0o700)
-        for name in files:
-            if name not in _NEVER_COPIED:
-                _copy(here / name, there / name, loses_power=loses_power)
+    def __init__(self) -> None:
+        self._disks: dict[str, Disk] = {}
 
+    def add(self, disk: Disk) -> Disk:
+        self._disks[str(disk.home)] = disk
+        return disk
 
-def _copy(source: Path, target: Path, *, loses_power: bool) -> None:
-    kept = _synced.get(str(source))
-    if source.name in ("keys", "index.db"):
-        shutil.copy2(source, target)
-        return
-    if kept is not None:
-        _synced[str(target)] = kept
-    if not loses_power:
-        shutil.copy2(source, target)
-        return
-    if source.name == _LOG:
-        kept = kept or 0
-    if kept is None:
-        return
-    shutil.copy2(source, target)
-    if source.name == _LOG and kept <= _LOG_HEADER_BYTES:
-        kept = 0
-    if target.stat().st_size > kept:
-        os.truncate(target, kept)
-    _synced[str(target)] = kept
+    def remove(self, disk: Disk) -> None:
+        del self._disks[str(disk.home)]
+
+    @contextmanager
+    def in_charge(self) -> Iterator[None]:
+        """Sync calls of the node are noted instead of carried out; its index has no cipher.
+
+        To derive the cipher's key takes 50 ms for each opening.
+        """
+
+        def note(descriptor: int) -> None:
+            self._note(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+
+        checkpoint = Database.checkpoint
+
+        def noted_checkpoint(index: Database) -> None:
+            checkpoint(index)
+            self._note(index._path)
+            self._note(Path(f"{index._path}-wal"))
+
+        with (
+            patch.object(os, "fsync", note),
+            patch.object(os, "fdatasync", note),
+            patch.object(database, "_connect", lambda path, _: apsw.Connection(str(path))),
+            patch.object(Database, "checkpoint", noted_checkpoint),
+        ):
+            yield
+
+    def _note(self, path: Path) -> None:
+        for folder in (path, *path.parents):
+            disk = self._disks.get(str(folder))
+            if disk is not None:
+                disk.note_sync(path)
+                return

@@ -1,207 +1,231 @@
-"""A server without sockets: the real routes and services, over stores in memory.
+"""The server of a simulation: the product's services over stores in memory, with crashes.
 
-Owns the life of the server: it serves, it dies at any await, it comes back with what was committed.
-Requests run in its own tasks, so that a client that goes away does not take them along. Called by
-`link`.
+A request is bytes in and bytes out, through the same bodies as over HTTP. Called by the network.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import AsyncIterator, Callable, MutableMapping
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import urlencode
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
 
 import trio
-from starlette.applications import Starlette
 
-from protocol.http_api import EventsResponse
-from server.app import build_app
+from protocol.body_codec import Body
+from protocol.http_api import (
+    AppendRequest,
+    BlockList,
+    ChallengeRequest,
+    CommitRequest,
+    Cursor,
+    EmptyBody,
+    ErrorBody,
+    ErrorCode,
+    RefreshRequest,
+)
+from protocol.ids import AccountId, BlockId, NamespaceId
 from server.errors import ApiError
 from server.services.all_services import Services
 from server.services.ports import Surroundings
-from server.settings import Settings
+from server.services.sessions import Session
 from tests.server.fakes.memory_blobs import MemoryBlockStore
 from tests.server.fakes.memory_store import MemoryStore
-from tests.simulation.accounts import the_account
 
 Result = TypeVar("Result")
 
-START_S = 1_700_000_100
 
+class InlineWorker:
+    """In place of threads."""
 
-class _InlineWorker:
     async def run(self, work: Callable[[], Result]) -> Result:
-        await trio.lowlevel.checkpoint()
         return work()
 
 
+async def services_over(
+    store: MemoryStore,
+    blobs: MemoryBlockStore,
+    now_s: Callable[[], int],
+    token_bytes: Callable[[int], bytes],
+) -> Services:
+    """The services as a server has them, but for threads."""
+    return await Services.over(
+        store,
+        blobs,
+        Surroundings(now_s=now_s, token_bytes=token_bytes, worker=InlineWorker()),
+        server_id=b"i" * 32,
+        token_lifetime_s=600,
+        needs_invitation=False,
+    )
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as bytes."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    token: str | None
+    content: bytes
+
+
+class RefusalError(Exception):
+    """The server's answer is no."""
+
+    def __init__(self, status: int, body: ErrorBody) -> None:
+        super().__init__(body.code)
+        self.status = status
+        self.body = body
+
+
 class SimulatedServer:
-    """One server of a world.
+    """One server process after another, over one pair of stores."""
 
-    Attributes:
-        store, blobs: what it keeps; they outlive a crash.
-    """
-
-    def __init__(self, randomness: random.Random) -> None:
-        self.store = MemoryStore()
-        self.store._epoch = randomness.randbytes(8).hex()
-        self.store._secret = randomness.randbytes(32)
+    def __init__(
+        self,
+        store: MemoryStore,
+        now_s: Callable[[], int],
+        token_bytes: Callable[[int], bytes],
+    ) -> None:
+        self.store = store
         self.blobs = MemoryBlockStore()
-        self._randomness = randomness
-        self._app: Starlette | None = None
+        self._now_s = now_s
+        self._token_bytes = token_bytes
         self._services: Services | None = None
         self._nursery: trio.Nursery | None = None
+        self.is_wanted = True
+        self._changed = trio.Event()
+
+    @property
+    def head(self) -> int:
+        """How many records it has."""
+        return sum(len(namespace.records) for namespace in self.store._namespaces.values())
 
     @property
     def is_up(self) -> bool:
-        """Whether it takes connections."""
-        return self._nursery is not None
+        return self._services is not None
 
-    async def register_account(self) -> None:
-        """Make the account of the world, with all of its devices."""
-        services = await self._built()
-        await services.accounts.register(the_account().registration())
+    async def run(self) -> None:
+        """Serve whenever the server is wanted, until cancelled."""
+        while True:
+            if self.is_wanted:
+                self._services = await services_over(
+                    self.store, self.blobs, self._now_s, self._token_bytes
+                )
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    await self._next_change()
+                    self._services = self._nursery = None
+                    nursery.cancel_scope.cancel()
+            else:
+                await self._next_change()
 
-    async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled or crashed."""
-        services = await self._built()
-        settings = Settings(
-            data=Path("/"),
-            host="127.0.0.1",
-            port=1,
-            database=Path("/"),
-            blobs=Path("/"),
-            request_burst=10**9,
-        )
-        try:
-            async with trio.open_nursery() as nursery:
-                self._app, self._services = build_app(services, settings), services
-                self._nursery = nursery
-                task_status.started()
-                await trio.sleep_forever()
-        finally:
-            self._nursery = None
-            services.notifier.close()
+    async def _next_change(self) -> None:
+        while self.is_wanted == self.is_up:
+            await self._changed.wait()
+            self._changed = trio.Event()
 
-    def crash(self) -> None:
-        """End at once, wherever the requests under way stand."""
-        if self._nursery is not None:
-            self._nursery.cancel_scope.cancel()
-            self._nursery = None
+    def switch(self, *, is_wanted: bool) -> None:
+        """Start it, or let it die at whatever it awaits."""
+        self.is_wanted = is_wanted
+        self._changed.set()
 
-    async def ask(
-        self,
-        method: str,
-        path: str,
-        query: dict[str, str],
-        headers: dict[str, str],
-        content: bytes,
-    ) -> tuple[int, dict[str, str], bytes] | None:
-        """The answer to a request; None when the server died on the way."""
+    def start(self, function: Callable[..., Awaitable[None]], *arguments: object) -> bool:
+        """Carry something out that ends with this process of the server; False when it is down."""
         if self._nursery is None:
-            return None
-        scope: dict[str, Any] = {
-            "type": "http",
-            "http_version": "1.1",
-            "method": method,
-            "path": path,
-            "raw_path": path.encode(),
-            "root_path": "",
-            "scheme": "http",
-            "query_string": urlencode(query).encode(),
-            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
-            "client": ("127.0.0.1", 1),
-            "server": ("127.0.0.1", 1),
-        }
-        exchange = _Exchange(content)
-        self._nursery.start_soon(self._handle, scope, exchange)
-        await exchange.ended.wait()
-        return exchange.answer
+            return False
+        self._nursery.start_soon(function, *arguments)
+        return True
 
-    async def _handle(self, scope: dict[str, Any], exchange: _Exchange) -> None:
-        assert self._app is not None
+    async def answer(self, request: Request) -> bytes:
+        """The answer's body.
+
+        Raises:
+            RefusalError: as the error's body says.
+        """
+        await trio.lowlevel.checkpoint()
+        assert self._services is not None
         try:
-            await self._app(scope, exchange.receive, exchange.send)
-        finally:
-            exchange.ended.set()
+            return await self._route(self._services, request)
+        except ApiError as error:
+            raise RefusalError(error.status, ErrorBody.from_wire(error.body.to_wire())) from error
 
-    @asynccontextmanager
-    async def events(self, token: str) -> AsyncIterator[trio.MemoryReceiveChannel[EventsResponse]]:
-        """What the WebSocket of this token tells; it closes when the server ends or refuses."""
-        send, receive = trio.open_memory_channel[EventsResponse](100)
-        stopped = trio.CancelScope()
-        if self._nursery is None:
-            send.close()
-        else:
-            self._nursery.start_soon(self._pump, token, send, stopped)
-        try:
-            yield receive
-        finally:
-            stopped.cancel()
-
-    async def _pump(
-        self,
-        token: str,
-        send: trio.MemorySendChannel[EventsResponse],
-        stopped: trio.CancelScope,
-    ) -> None:
+    async def states(self, token: str) -> AsyncGenerator[bytes, None]:
+        """What the event stream says."""
         assert self._services is not None
         services = self._services
-        with send, stopped:
-            try:
-                session = await services.sessions.authenticate(token)
-                async for state in services.events.stream(session):
-                    await send.send(state)
-            except ApiError:
-                # Refused: the real socket closes as well, and the node asks anew.
-                return
+        session = await services.sessions.authenticate(token)
+        async for state in services.events.stream(session):
+            yield state.to_wire()
 
-    async def _built(self) -> Services:
-        surroundings = Surroundings(
-            now_s=lambda: START_S + int(trio.current_time()),
-            token_bytes=self._randomness.randbytes,
-            worker=_InlineWorker(),
-        )
-        return await Services.over(
-            self.store,
-            self.blobs,
-            surroundings,
-            server_id=b"i" * 32,
-            token_lifetime_s=30 * 24 * 3600,
-            needs_invitation=False,
-        )
+    async def _route(self, services: Services, request: Request) -> bytes:
+        parts = request.path.removeprefix("/v1/").split("/")
+        match request.method, parts:
+            case "POST", ["auth", "challenge"]:
+                return _wire(
+                    await services.sessions.challenge(ChallengeRequest.from_wire(request.content))
+                )
+            case "POST", ["auth", "refresh"]:
+                return _wire(
+                    await services.sessions.refresh(RefreshRequest.from_wire(request.content))
+                )
+        session = await services.sessions.authenticate(request.token or "")
+        match request.method, parts:
+            case "GET", ["accounts", account, "log"]:
+                start = int(request.query["from"])
+                return _wire(
+                    await services.accounts.read_log(session, AccountId.parse(account), start)
+                )
+            case "GET", ["events"]:
+                timeout_s = int(request.query["timeout_s"])
+                cursor = request.query.get("cursor")
+                return _wire(await services.events.poll(session, cursor, timeout_s))
+            case _, ["namespaces", namespace, *rest]:
+                place = NamespaceId.parse(namespace)
+                return await self._in_namespace(services, session, place, request, rest)
+        raise ApiError(404, ErrorCode.NOT_FOUND, f"{request.method} {request.path}")
+
+    async def _in_namespace(
+        self,
+        services: Services,
+        session: Session,
+        place: NamespaceId,
+        request: Request,
+        parts: list[str],
+    ) -> bytes:
+        match request.method, parts:
+            case "GET", ["log"]:
+                start = int(request.query["from"])
+                return _wire(await services.namespaces.read_log(session, place, start))
+            case "POST", ["log"]:
+                append = AppendRequest.from_wire(request.content)
+                return _wire(await services.namespaces.append_log(session, place, append))
+            case "POST", ["records"]:
+                commit = CommitRequest.from_wire(request.content)
+                return _wire(await services.journal.commit(session, place, commit))
+            case "GET", ["records"]:
+                text = request.query.get("cursor")
+                cursor = Cursor.parse(text) if text else None
+                limit = int(request.query["limit"])
+                return _wire(await services.journal.delta(session, place, cursor, limit))
+            case "POST", ["blocks", "missing"]:
+                question = BlockList.from_wire(request.content)
+                return _wire(await services.blocks.missing(session, place, question))
+            case "PUT", ["blocks", block]:
+                content = _pieces(request.content)
+                await services.blocks.put(session, place, BlockId.parse(block), content)
+                return EmptyBody().to_wire()
+            case "GET", ["blocks", block]:
+                async with services.blocks.get(session, place, BlockId.parse(block)) as stored:
+                    return await stored.read(0, stored.size_bytes)
+        raise ApiError(404, ErrorCode.NOT_FOUND, f"{request.method} {request.path}")
 
 
-class _Exchange:
-    """One request and what became of it."""
+def _wire(body: Body) -> bytes:
+    return body.to_wire()
 
-    def __init__(self, content: bytes) -> None:
-        self._content: bytes | None = content
-        self._status = 0
-        self._headers: dict[str, str] = {}
-        self._pieces: list[bytes] = []
-        self.answer: tuple[int, dict[str, str], bytes] | None = None
-        self.ended = trio.Event()
 
-    async def receive(self) -> dict[str, object]:
+async def _pieces(content: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), 64 * 1024):
+        yield content[start : start + 64 * 1024]
         await trio.lowlevel.checkpoint()
-        if self._content is None:
-            await trio.sleep_forever()
-        content, self._content = self._content, None
-        return {"type": "http.request", "body": content, "more_body": False}
-
-    async def send(self, message: MutableMapping[str, Any]) -> None:
-        await trio.lowlevel.checkpoint()
-        if message["type"] == "http.response.start":
-            status, headers = message["status"], message["headers"]
-            self._status = status
-            self._headers = {k.decode(): v.decode() for k, v in headers}
-            return
-        body = message.get("body", b"")
-        assert isinstance(body, bytes)
-        self._pieces.append(body)
-        if not message.get("more_body", False):
-            self.answer = self._status, self._headers, b"".join(self._pieces)

@@ -50,6 +50,12 @@ class TestGroups:
         assert journal.group(fresh).last_us == 20
         assert journal.count_groups() == 4
 
+    def test_a_group_does_not_wait_for_a_clock_that_went_back(self, journal):
+        ahead, fresh = journal.open_group(10**15, []), journal.open_group(20, [])
+        ready = journal.groups(settled_before_us=10, begun_before_us=5, limit=9, now_us=20)
+        assert [group.id for group in ready] == [ahead]
+        assert journal.group(fresh) is not None
+
     def test_a_change_that_touches_several_groups_joins_them(self, index, journal):
         first, second = journal.open_group(1, []), journal.open_group(2, [])
         index.registers.write_local(ITEM, Register.ATTRIBUTES, ItemAttributes(0), 2, second)
@@ -161,17 +167,6 @@ class TestOutbox:
         journal.send_all_again()
         assert journal.count_outbox() == 2
         assert set(journal.unsent_blocks()) == set(BLOCKS[:2])
-
-    def test_only_what_the_new_journal_lacks_is_sent_again(self, journal):
-        had, lost, waiting = (record(number) for number in (1, 2, 3))
-        journal.add_received(had, 1)
-        journal.add_received(lost, 2)
-        journal.add_own(waiting, [])
-        journal.send_all_again()
-        assert [each.id for each in journal.outbox(9)] == [waiting.id]
-        journal.add_received(had, 1)
-        journal.end_reading()
-        assert [each.id for each in journal.outbox(9)] == [lost.id, waiting.id]
 
 
 def test_the_cursor_is_kept(journal):

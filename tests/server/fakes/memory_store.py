@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from protocol.ids import AccountId, BlockId, DeviceId, EventId, NamespaceId
@@ -53,9 +53,10 @@ class _Namespace:
 class MemoryStore:
     """`MetadataStore` in dictionaries. Never suspends, so every call is a transaction."""
 
-    def __init__(self) -> None:
-        self._secret = os.urandom(32)
-        self._epoch = os.urandom(8).hex()
+    def __init__(self, token_bytes: Callable[[int], bytes] = os.urandom) -> None:
+        self._token_bytes = token_bytes
+        self._secret = token_bytes(32)
+        self._epoch = token_bytes(8).hex()
         self._invitations: dict[bytes, int] = {}
         self._credentials: dict[str, Credentials] = {}
         self._devices: dict[DeviceId, DeviceState] = {}
@@ -71,7 +72,7 @@ class MemoryStore:
         return self._epoch
 
     async def replace_journal_epoch(self) -> str:
-        self._epoch = os.urandom(8).hex()
+        self._epoch = self._token_bytes(8).hex()
         return self._epoch
 
     async def is_ready(self) -> bool:

@@ -1,0 +1,56 @@
+"""A few hundred seeds of the simulation, each in a process whose hashes are repeatable."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[2]
+SEEDS = 20
+
+
+def simulated(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tests.simulation", *arguments],
+        cwd=CHECKOUT,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+
+
+def test_the_same_seed_gives_the_same_trace_and_another_one_another():
+    first, again, other = (simulated("--seed", seed).stdout.split()[1] for seed in ("7", "7", "8"))
+    assert first == again != other
+
+
+def test_a_part_of_a_plan_is_a_plan():
+    result = simulated("--seed", "7", "--steps", "0-9,20")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.startswith("trace ")
+
+
+def test_runs_are_repeatable_only_under_the_script():
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONHASHSEED"}
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.simulation"],
+        cwd=CHECKOUT,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode != 0
+    assert "scripts/simulate" in result.stderr
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_nothing_that_was_acknowledged_is_lost_and_all_devices_agree(half):
+    result = simulated("--first", str(half * SEEDS), "--seeds", str(SEEDS))
+    assert result.returncode == 0, result.stdout + result.stderr
