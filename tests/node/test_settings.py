@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from node import settings
 from node.errors import SettingsError
 from node.settings import (
     ConflictPlace,
@@ -64,9 +65,9 @@ def test_what_the_file_says_is_a_setting(tmp_path):
     (tmp_path / "settings.toml").write_text(
         'conflicts = "beside"  # easy to see\nhistory_days = 7\n'
     )
-    settings = NodeSettings(Path("/a"), Path("/b"), **read_settings_file(tmp_path))
-    assert settings.conflicts is ConflictPlace.BESIDE
-    assert settings.history_days == 7
+    chosen = NodeSettings(Path("/a"), Path("/b"), **read_settings_file(tmp_path))
+    assert chosen.conflicts is ConflictPlace.BESIDE
+    assert chosen.history_days == 7
 
 
 @pytest.mark.parametrize(
@@ -104,3 +105,8 @@ def test_the_deletion_guard_takes_a_share_and_a_whole_number(tmp_path):
     file.write_text("deletion_guard_minimum = 50.5\n")
     with pytest.raises(SettingsError, match="a whole number from 1"):
         read_settings_file(tmp_path)
+
+
+def test_every_setting_of_the_file_is_in_the_readme():
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    assert all(f"| `{key}` |" in text for key in settings._CHOSEN)
