@@ -265,14 +265,11 @@ class Puller:
 
     async def _apply_page(self, page: DeltaResponse, after: int) -> None:
         cursor = _cursor(page.cursor)
+        if not self._journal.is_reading_again:  # what was compacted since then is not to be given
+            with self._database.transaction():
+                given = {entry.record for entry in page.records}
+                self._honesty.check_page(after, cursor.position, given)
         received = await self._verified([(entry.position, entry.record) for entry in page.records])
-        with self._database.transaction():
-            given = {
-                each.record.id: each.wire
-                for each in received
-                if isinstance(each.record, SignedRecord)
-            }
-            self._honesty.check_page(after, cursor.position, given)
         while received:
             count, stale = self._intake.take_some(received, cursor.journal_epoch)
             received = received[count:]

@@ -7,10 +7,9 @@ puller.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 
 from node.storage.journal import Journal
-from protocol.ids import RecordId
 
 _EVIDENCE = 3  # records that show the same
 
@@ -35,7 +34,7 @@ class ServerHonesty:
             wires,
         )
 
-    def check_page(self, after: int, last: int, given: Mapping[RecordId, bytes]) -> None:
+    def check_page(self, after: int, last: int, given: Collection[bytes]) -> None:
         """Everything that was acknowledged at a position after ``after`` up to ``last`` is given.
 
         Args:
@@ -44,7 +43,7 @@ class ServerHonesty:
         lost = [
             (record, wire)
             for record, wire in self._journal.acknowledged_within(after, last)
-            if record not in given
+            if wire not in given
         ]
         if not lost:
             return

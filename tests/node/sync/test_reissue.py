@@ -143,6 +143,9 @@ async def test_devices_agree_whatever_two_nodes_of_one_run_did(devices):
         if dice.random() < 0.5:
             clone.take(journal)
         clone.seal_all()
+        if dice.random() < 0.5:
+            clone.start()  # the refusal is heard of by a later run
+            do_something(clone, dice)
         if clone.sealed:
             journal += clone.be_refused(clone.sealed[0])
         clone.read_again(journal)
