@@ -24,7 +24,14 @@ from tests.simulation.planner_oracles import (
     check_tree,
     item_views,
 )
-from tests.simulation.planner_world import Record, Replica, base_tree, change
+from tests.simulation.planner_world import (
+    Record,
+    Replica,
+    base_tree,
+    change,
+    pick,
+    shuffled,
+)
 
 _BASES = 64
 _CHUNK = 500  # cases per measurement
@@ -41,18 +48,17 @@ def run_case(seed: int) -> Counter[str]:
         AssertionError: an oracle does not hold.
     """
     draw = Random(seed)
-    base = _base(draw.randrange(_BASES))
-    count = draw.choice((2, 2, 2, 3))
+    base = _base(int(draw.random() * _BASES))
+    count = pick(draw, (2, 2, 2, 3))
     replicas = [
-        base.copy(number, base.clock_us + draw.choice(_CLOCK_SKEWS_US))
+        base.copy(number, base.clock_us + pick(draw, _CLOCK_SKEWS_US))
         for number in range(1, count + 1)
     ]
     waiting: dict[int, list[Record]] = {replica.number: [] for replica in replicas}
     records = _perturb(replicas, waiting, draw)
     for replica in replicas:
-        early = waiting[replica.number]
-        draw.shuffle(early)
-        for _ in range(draw.randrange(len(early) + 1)):
+        early = waiting[replica.number] = shuffled(draw, waiting[replica.number])
+        for _ in range(int(draw.random() * (len(early) + 1))):
             replica.receive(early.pop())
     records += _perturb(replicas, waiting, draw)
     _deliver(replicas, waiting, draw)
@@ -68,7 +74,7 @@ def _perturb(
 ) -> list[Record]:
     records = []
     for replica in replicas:
-        for _ in range(draw.choice((1, 1, 1, 2))):
+        for _ in range(pick(draw, (1, 1, 1, 2))):
             made = change(replica, draw)
             records += made
             for number, others in waiting.items():
@@ -88,11 +94,10 @@ def _deliver(replicas: list[Replica], waiting: dict[int, list[Record]], draw: Ra
             for record in rest:
                 replica.receive(record)
             continue
-        draw.shuffle(rest)
-        for record in rest:
+        for record in shuffled(draw, rest):
             replica.receive(record)
         if rest and draw.random() < 0.2:
-            replica.receive(draw.choice(rest))
+            replica.receive(pick(draw, rest))
 
 
 @lru_cache(maxsize=_BASES)
