@@ -31,6 +31,7 @@ from node.filesystem.values import Owner
 from node.filesystem.xattrs import Xattrs
 from node.settings import ConflictPlace, NodeSettings
 from node.storage.block_cache import BlockCache
+from node.storage.deferred_records import DeferredRecords
 from node.storage.held_deletions import HeldDeletions
 from node.storage.history import History
 from node.storage.journal import Journal
@@ -47,6 +48,7 @@ from node.sync.block_uploader import BlockClient, BlockUploader, UploadLimits
 from node.sync.checkpointer import Checkpointer
 from node.sync.content_reader import ContentReader
 from node.sync.content_sealer import ContentSealer
+from node.sync.deferred_changes import DeferredChanges
 from node.sync.deletion_guard import DeletionGuard
 from node.sync.history_keeper import HistoryKeeper
 from node.sync.merger import Merger
@@ -197,6 +199,7 @@ class Assembly:
         self.held = HeldDeletions(self.database)
         limits = GuardLimits(settings.deletion_guard_share, settings.deletion_guard_minimum)
         guard = DeletionGuard(self.held, self.tree, limits)
+        self.deferred = DeferredRecords(self.database)
         intake = RecordIntake(
             database=self.database,
             registers=self.registers,
@@ -204,10 +207,12 @@ class Assembly:
             journal=self.journal,
             trust=trust,
             guard=guard,
+            deferred=self.deferred,
             drive=self.drive,
             namespace=self.namespace,
             now_ns=now_ns,
         )
+        self.deferred_changes = DeferredChanges(self.database, self.deferred, intake, self.drive)
         self.approvals = Approvals(
             database=self.database,
             registers=self.registers,
@@ -296,6 +301,7 @@ class Assembly:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_going, "publishing", self.publisher.run)
             nursery.start_soon(self._keep_going, "pulling", self.puller.run)
+            nursery.start_soon(self._keep_going, "applying", self.deferred_changes.run)
             nursery.start_soon(self._keep_going, "merging", self.merger.run)
             nursery.start_soon(self._keep_going, "pruning", self.history.run)
 

@@ -18,9 +18,11 @@ from pathlib import Path
 import trio
 
 from node.core.content_merge import Settlement
+from node.core.record_sealing import OpenedWrite
 from node.core.tree_view import Version
 from node.filesystem.conflict_folder import NAME as ATOLL_NAME
 from node.filesystem.conflict_folder import ConflictFolder, ConflictVersion
+from node.filesystem.database_families import DatabaseFamilies
 from node.filesystem.listings import Listing, Listings
 from node.filesystem.open_files import OpenFile, OpenFiles
 from node.filesystem.saves import Saves
@@ -109,6 +111,7 @@ class Drive:
         self._sync_disk = sync_disk  # blocks until sealed blocks and the index are on the disk
         self._now_ns = now_ns
         self._run_sync = run_sync
+        self._families = DatabaseFamilies(tree, files)
         self._lookups: dict[int, int] = {}
         self._held: dict[int, _Held] = {}
         self._shown_before: dict[int, Version[Content]] = {}
@@ -117,6 +120,7 @@ class Drive:
         self._folders: dict[int, tuple[int, Listing | None]] = {}
         self._next_handle = 1
         self._published = trio.Event()
+        self._closed = trio.Event()
         self._unsettled = trio.Event()
         self._untold: dict[Invalidation, None] = {}
         self._announce, self.invalidations = trio.open_memory_channel[Invalidation](
@@ -277,7 +281,9 @@ class Drive:
         with self._told((folder.item, name)):
             behind = self._rows_behind(entry)
             version = self._version(row)
+            family = self._families.family_of(row.item)
             is_last = self._edits.unlink(folder, entry)
+            self._edits.keep_together(family)
         if is_last:
             self._hold_unlinked(row, version)
         self._hold_unlinked_twins(behind)
@@ -545,7 +551,7 @@ class Drive:
         """What was written survives the loss of power when this returns; it is published at once."""
         file, _ = self._handles[handle]
         self._register(file)
-        if file.item is not None and not self._edits.is_mid_save(file.item):
+        if file.item is not None and not self._is_part_of_more(file.item):
             self._edits.make_urgent(file.item)
             self._published.set()
         await self._files.sync(file)
@@ -554,7 +560,7 @@ class Drive:
     async def fsync_folder(self, inode: int) -> None:
         """The folder's entries survive the loss of power; its waiting changes are published."""
         if not self._conflicts.holds(inode):
-            self._edits.make_urgent(self._folder(inode).item)
+            self._edits.make_urgent(self._folder(inode).item, but=self._families.in_use())
             self._published.set()
         await self._run_sync(self._sync_disk)
 
@@ -568,12 +574,25 @@ class Drive:
             self._files.close(file)
             if file.handles == 0:
                 self._let_go(file.inode)
+                self._closed.set()
 
     def _register(self, file: OpenFile) -> None:
         if not file.is_dirty:
             return
-        with self._told():
-            self._files.register(file, is_urgent=self._files.goes_at_once(file))
+        family = self._families.family_of(file.item)
+        together = [each for each in self._files if each is file or each.item in family]
+        with self._told(), self._database.transaction():
+            for each in together:
+                self._files.register(each, is_urgent=not family and self._files.goes_at_once(each))
+            self._edits.keep_together(family)
+        for each in together:
+            self._tell_of_new_version(each)
+
+    def _is_part_of_more(self, item: ItemId) -> bool:
+        """Whether a file's changes are half of something that goes a moment later, as a whole."""
+        return self._edits.is_mid_save(item) or bool(self._families.family_of(item))
+
+    def _tell_of_new_version(self, file: OpenFile) -> None:
         if file.inode in self._held and file.item is not None and not file.is_unlinked:
             row = self._tree.item(file.item)
             if row is not None:
@@ -590,8 +609,8 @@ class Drive:
             await trio.sleep(1)
             untold, self._untold = self._untold, {}
             await self.announce([*untold, *self._conflicts.take_stale()])
-            with self._told():
-                self._files.publish_quiet()
+            for file in self._files.quiet():
+                self._register(file)
 
     # Extended attributes and the whole
 
@@ -627,6 +646,15 @@ class Drive:
         return Statistics(disk.f_frsize, disk.f_blocks, disk.f_bavail, disk.f_files, disk.f_favail)
 
     # What came from elsewhere
+
+    async def wait_closed(self) -> None:
+        """Return when a file was closed for good."""
+        await self._closed.wait()
+        self._closed = trio.Event()
+
+    def is_in_use(self, writes: Iterable[OpenedWrite]) -> bool:
+        """Whether writes change a database of which a program has a file open: they must wait."""
+        return self._families.is_in_use(writes)
 
     def expect_remote_changes(self, items: Iterable[ItemId]) -> None:
         """Remember what inodes show that the kernel knows, before these items are changed."""

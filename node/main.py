@@ -91,6 +91,7 @@ class _Node:
             tree=parts.tree,
             journal=parts.journal,
             held=parts.held,
+            deferred=parts.deferred,
             approvals=parts.approvals,
             standing=parts.standing,
             files=parts.files,

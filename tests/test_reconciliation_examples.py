@@ -254,4 +254,8 @@ def test_the_numbers_are_those_of_the_code():
     size = f"{text_lines.MAX_TEXT_BYTES // 1024**2} MiB, {text_lines.MAX_TEXT_LINES} lines a side"
     assert rows["longest text that is merged"] == size
     assert rows["versions merged at once"] == str(merger.MOST_SIBLINGS)
+    assert rows["deletions are asked about beyond"] == (
+        f"{settings.deletion_guard_share:.0%} of all items, if they are at least "
+        f"{settings.deletion_guard_minimum}"
+    ).replace("%", " %")
     assert rows["replaced contents are kept for"] == f"{settings.history_days:g} days"

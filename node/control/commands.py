@@ -22,6 +22,7 @@ from node.filesystem.conflict_folder import ConflictFolder
 from node.filesystem.open_files import OpenFiles
 from node.net.server_client import ServerClient
 from node.storage.block_cache import BlockCache
+from node.storage.deferred_records import DeferredRecords
 from node.storage.held_deletions import HeldDeletions
 from node.storage.journal import Journal
 from node.storage.standing import Standing
@@ -63,6 +64,7 @@ class Commands:
         tree: Tree,
         journal: Journal,
         held: HeldDeletions,
+        deferred: DeferredRecords,
         approvals: Approvals,
         standing: Standing,
         files: OpenFiles,
@@ -80,6 +82,7 @@ class Commands:
         self._tree = tree
         self._journal = journal
         self._held = held
+        self._deferred = deferred
         self._approvals = approvals
         self._standing = standing
         self._files = files
@@ -130,8 +133,10 @@ class Commands:
             },
             "conflicts": len(self._conflicts.versions()),
             "held": self._held_report(),
+            "deferred": self._deferred.count(),
             "alarms": [
                 *self._held_sentences(),
+                *self._deferred_sentences(),
                 *(alarm.message for alarm in self._journal.alarms()),
                 *self._troubles(),
             ],
@@ -198,6 +203,13 @@ class Commands:
             "through, 'atoll approve --reject' puts everything back"
             for deletions, place in counts
         ]
+
+    def _deferred_sentences(self) -> list[str]:
+        count = self._deferred.count()
+        if not count:
+            return []
+        what = "1 change from another device waits" if count == 1 else f"{count} changes wait"
+        return [f"{what} until the database that it concerns is closed here"]
 
     def _troubles(self) -> list[str]:
         errors = {"publishing": self._publisher.last_error, "merging": self._merger.last_error}

@@ -77,4 +77,15 @@ def count_deletions(writes: Sequence[OpenedWrite]) -> int:
         for write in writes
         if write.register is not Register.ATTRIBUTES and write.item not in deleted
     }
-    return max(0, len(deleted) - len(put))
+    return max(0, len(_former_names(writes)) - len(put))
+
+
+def _former_names(writes: Iterable[OpenedWrite]) -> set[object]:
+    """Where deleted items hung: twins and merged folders were shown as one, under one name."""
+    names: set[object] = set()
+    for write in writes:
+        value = write.version.value
+        if write.register is Register.PLACEMENT and not value.links:
+            last = value.former[0] if value.former else None
+            names.add(write.item if last is None else (last.parent, last.name))
+    return names

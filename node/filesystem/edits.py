@@ -289,11 +289,23 @@ class Edits:
         assert version is not None
         return version
 
-    def make_urgent(self, item: ItemId) -> None:
-        """Publish what waits for this item, or for entries of this folder, at once."""
+    def keep_together(self, items: Iterable[ItemId]) -> None:
+        """What waits for any of these items travels in one record."""
+        groups = self._registers.groups_of(items)
+        if len(groups) > 1:
+            with self._database.transaction():
+                self._journal.open_group(self._time_us(), groups)
+
+    def make_urgent(self, item: ItemId, *, but: Iterable[ItemId] = ()) -> None:
+        """Publish what waits for this item, or for entries of this folder, at once.
+
+        Args:
+            but: items whose changes wait on.
+        """
         with self._database.transaction():
             groups = [*self._registers.groups_of([item]), *self._journal.groups_changing(item)]
-            self._journal.make_urgent(groups)
+            waiting = self._registers.groups_of(but)
+            self._journal.make_urgent(group for group in groups if group not in waiting)
 
     def _time_us(self, *covered: Iterable[Version[Any]]) -> int:
         times = (version.time_us for versions in covered for version in versions)

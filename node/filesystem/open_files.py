@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from node.core.database_family import HEADER
 from node.core.save_patterns import is_temporary_name
 from node.core.staged_content import StagedContent, staged_content
 from node.core.tree_view import Version
@@ -103,6 +104,7 @@ class OpenFiles:
         self._files: dict[int, OpenFile] = {}
         self._staged_files: dict[str, StagingFile] = {}
         self._synced: set[str] = set()
+        self.databases: set[ItemId] = set()  # files whose header, as it was met last, is SQLite's
 
     def recover(self) -> list[str]:
         """Find the staging files of a former run; what no version refers to is removed.
@@ -206,6 +208,12 @@ class OpenFiles:
         size = min(size, file.size - offset)
         if size <= 0:
             return b""
+        data = await self._read(file, offset, size)
+        if offset == 0:
+            self._note_header(file, data)
+        return data
+
+    async def _read(self, file: OpenFile, offset: int, size: int) -> bytes:
         if file.staging is None:
             return await self._source.read(file.base, offset, size)
         pieces = file.staging.read(offset, size)
@@ -240,8 +248,18 @@ class OpenFiles:
             staging = self._staged(file)
             staging.write(offset, data)
         file.size = max(file.size, end)
+        if offset == 0:
+            self._note_header(file, data)
         self._touch(file)
         return len(data)
+
+    def _note_header(self, file: OpenFile, data: bytes) -> None:
+        if file.item is None:
+            return
+        if data.startswith(HEADER):
+            self.databases.add(file.item)
+        else:
+            self.databases.discard(file.item)
 
     def truncate(self, file: OpenFile, size: int) -> None:
         """Cut the file or let it grow by zeros.
@@ -417,12 +435,10 @@ class OpenFiles:
                 file.small = bytearray(content.inline)
         self._discard(staging)
 
-    def publish_quiet(self) -> None:
-        """Register open files that were written to, but not lately."""
+    def quiet(self) -> list[OpenFile]:
+        """Open files that were written to, but not lately."""
         limit_ns = self._now_ns() - self._quiet_ns
-        for file in self:
-            if file.is_dirty and file.written_ns <= limit_ns:
-                self.register(file, is_urgent=False)
+        return [file for file in self if file.is_dirty and file.written_ns <= limit_ns]
 
     def _staged(self, file: OpenFile) -> StagingFile:
         """The file's staging, made from what is in memory when there was none."""

@@ -194,7 +194,8 @@ class Saves(Edits):
         """As `Edits.exchange`; of a new file and another, both names keep their items."""
         now_ns = self._now_ns()
         ways = [(first, second), (second, first)]
-        ways.sort(key=lambda way: self._lately.age_ns(way[0].item, now_ns) or RECENT_NS)
+        ages = {way: self._lately.age_ns(way[0].item, now_ns) for way in ways}
+        ways.sort(key=lambda way: RECENT_NS + 1 if (age := ages[way]) is None else age)
         for new, old in ways:  # of two new files the later one has the new version
             row, old_row = self._tree.item(new.item), self._tree.item(old.item)
             assert row is not None

@@ -104,13 +104,16 @@ class HeldDeletions:
 
     def next_record(self) -> HeldRecord | None:
         """The oldest held record."""
-        row = self._database.row(
+        return next(iter(self.records(1)), None)
+
+    def records(self, limit: int) -> list[HeldRecord]:
+        """The oldest held records."""
+        rows = self._database.execute(
             "SELECT record, device, time_us, deletions, position, wire FROM held "
-            "ORDER BY position, record LIMIT 1"
+            "ORDER BY position, record LIMIT ?",
+            (limit,),
         )
-        if row is None:
-            return None
-        return HeldRecord(RecordId(row[0]), DeviceId(row[1]), *row[2:])
+        return [HeldRecord(RecordId(row[0]), DeviceId(row[1]), *row[2:]) for row in rows]
 
     def by_device(self) -> list[tuple[DeviceId, int]]:
         """Devices whose records are held, and how many items these delete."""

@@ -198,7 +198,7 @@ class Journal:
             blocks: all blocks that the server must hold before it, with the children of pages.
         """
         self._database.execute(
-            "INSERT INTO records VALUES (?,?,?,NULL,?)",
+            "INSERT INTO records VALUES (?,?,?,NULL,?,0)",
             (record.id, record.record.actor, record.record.sequence, record.to_wire()),
         )
         for block in blocks:
@@ -209,8 +209,9 @@ class Journal:
     def add_received(self, record: SignedRecord, position: int) -> None:
         """Keep a record that came from the server, or note that it has an own one."""
         self._database.execute(
-            "INSERT INTO records VALUES (?,?,?,?,?) "
-            "ON CONFLICT DO UPDATE SET position = excluded.position WHERE position IS NULL",
+            "INSERT INTO records VALUES (?,?,?,?,?,0) "
+            "ON CONFLICT DO UPDATE SET position = excluded.position, doubted = 0 "
+            "WHERE position IS NULL",
             (record.id, record.record.actor, record.record.sequence, position, record.to_wire()),
         )
 
@@ -243,10 +244,10 @@ class Journal:
         return True
 
     def outbox(self, limit: int, skip: int = 0) -> list[OutboxRecord]:
-        """Records to be sent, in the order in which they were made."""
+        """Records to be sent now, in the order in which they were made."""
         rows = list(
             self._database.execute(
-                "SELECT record, wire FROM records WHERE position IS NULL "
+                "SELECT record, wire FROM records WHERE position IS NULL AND doubted = 0 "
                 "ORDER BY actor, sequence LIMIT ? OFFSET ?",
                 (limit, skip),
             )
@@ -263,7 +264,7 @@ class Journal:
     def acknowledge(self, record: RecordId, position: int) -> None:
         """The server holds the record for good."""
         self._database.execute(
-            "UPDATE records SET position = ? WHERE record = ?", (position, record)
+            "UPDATE records SET position = ?, doubted = 0 WHERE record = ?", (position, record)
         )
         self._database.execute("DELETE FROM record_blocks WHERE record = ?", (record,))
         self.drop_if_dead(record)
@@ -295,10 +296,12 @@ class Journal:
     def send_all_again(self) -> None:
         """Put every stored record back into the outbox: the server may have lost any of them.
 
-        A record that the server still has is acknowledged again with its present position.
+        A record that the server still has is acknowledged with its present position when its journal
+        is read anew; the rest goes when that is done. What was never sent goes meanwhile.
         """
         rows = self._database.execute("SELECT record FROM records WHERE position IS NOT NULL")
         for (record,) in list(rows):
+            self._database.execute("UPDATE records SET doubted = 1 WHERE record = ?", (record,))
             self.send_again(RecordId(record))
 
     def send_again(self, record: RecordId) -> None:
@@ -395,7 +398,10 @@ class Journal:
         self.set_cursor(self.cursor[0], 0)
 
     def end_reading(self) -> None:
-        """The server's journal was read to its end."""
+        """The server's journal was read to its end: what it lacks of former records goes now."""
+        self._database.execute(
+            "UPDATE records SET doubted = 0 WHERE position IS NULL AND doubted = 1"
+        )
         if self.is_reading_again:
             self._database.execute("DELETE FROM meta WHERE key = 'journal_reading_again'")
         if self.is_first_reading:

@@ -93,9 +93,11 @@ CREATE TABLE records (
     actor    BLOB NOT NULL,
     sequence INTEGER NOT NULL,
     position INTEGER,               -- in the server's journal; NULL: still to be sent
-    wire     BLOB NOT NULL
+    wire     BLOB NOT NULL,
+    doubted  INTEGER NOT NULL DEFAULT 0  -- 1: a server that began anew once had it; it is sent again
+                                         -- if that server's journal, read to its end, lacks it
 ) STRICT;
-CREATE INDEX outbox ON records (actor, sequence) WHERE position IS NULL;
+CREATE INDEX outbox ON records (doubted, actor, sequence) WHERE position IS NULL;
 CREATE INDEX records_by_position ON records (position) WHERE position IS NOT NULL;
 
 -- What the server is asked to hold before an outbox record may be sent.
@@ -141,6 +143,14 @@ CREATE TABLE deletions (
     items  INTEGER NOT NULL,
     PRIMARY KEY (device, slot, held)
 ) STRICT, WITHOUT ROWID;
+
+-- Records of other devices that change a database which a program here has open: without effect
+-- until it is closed.
+CREATE TABLE deferred (
+    record   BLOB PRIMARY KEY,
+    position INTEGER NOT NULL,      -- in the server's journal
+    wire     BLOB NOT NULL
+) STRICT;
 
 -- Records that can not take effect here (unknown format, bad seal), with the reason; kept, reported.
 CREATE TABLE rejected (

@@ -16,11 +16,12 @@ from node.core.deletion_guard import (
     must_hold,
 )
 from node.core.record_sealing import OpenedWrite
-from node.storage.held_deletions import HeldDeletions
+from node.storage.held_deletions import HeldDeletions, HeldRecord
 from node.storage.tree import Tree
 from protocol.ids import DeviceId, RecordId
 from protocol.records import SignedRecord
 
+_LOOKED_AT = 64  # held records that are looked at after each reading of the journal
 _COUNT_AGAIN = 4
 """What waits may be a hundred thousand deletions: it is counted again when a quarter is decided on."""
 
@@ -56,6 +57,14 @@ class DeletionGuard:
     def has_held(self, record: RecordId) -> bool:
         """Whether a record that came again waits for an approval."""
         return self._held.holds(record)
+
+    def held_records(self) -> list[HeldRecord]:
+        """Records that wait for an approval, a bounded number of them."""
+        return self._held.records(_LOOKED_AT)
+
+    def drop(self, record: RecordId) -> None:
+        """A held record was decided about."""
+        self._held.drop(record)
 
     def may_seal(self, device: DeviceId, time_us: int, writes: Sequence[OpenedWrite]) -> bool:
         """Whether a group of this device may go without an approval. Its items are gone here.

@@ -244,12 +244,15 @@ class Publisher:
     async def _try_seal_staged(self, group_id: int) -> None:
         before = self._registers.pending_writes(group_id)
         with ExitStack() as snapshots:
-            sealed: dict[str, _SealedFile] = {}
-            for write in before:
-                staged = write.version.value
-                if isinstance(staged, StagedContent) and staged.staging not in sealed:
-                    source = snapshots.enter_context(self._files.staged_snapshot(staged.staging))
-                    sealed[staged.staging] = await self._seal_file(staged, source)
+            values = [write.version.value for write in before]
+            staged = {each.staging: each for each in values if isinstance(each, StagedContent)}
+            # All of one moment: a database and its log must not be of two.
+            sources = {
+                name: snapshots.enter_context(self._files.staged_snapshot(name)) for name in staged
+            }
+            sealed = {
+                name: await self._seal_file(each, sources[name]) for name, each in staged.items()
+            }
             was_synced = any(self._files.was_synced(file.staging) for file in sealed.values())
             if was_synced:
                 await self._make_durable()
@@ -468,6 +471,9 @@ class Publisher:
             for record in batch:
                 await self._send([record])
             return
+        # After the loss of power this device must still know what it had sent: else it would find its
+        # own changes at the server like one that was restored from a backup.
+        await self._run_sync(self._database.sync)
         response = await self._client.commit(self._namespace, [record.wire for record in batch])
         # A position of another journal than the one that is read says nothing about this one: the
         # records are asked about again when the puller has changed over to it.

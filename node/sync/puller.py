@@ -244,6 +244,7 @@ class Puller:
             if not page.more:
                 with self._database.transaction():
                     self._journal.end_reading()
+                await self._drive.announce(self._intake.release_settled())
                 return
 
     async def _refresh_logs(self) -> None:

@@ -17,6 +17,7 @@ from node.core.author_heads import Verdict
 from node.core.record_sealing import OpenedWrite, open_record
 from node.storage.author_heads import AuthorHeads
 from node.storage.database import Database
+from node.storage.deferred_records import DeferredRecords
 from node.storage.journal import Journal
 from node.storage.registers import DotReusedError, Registers
 from node.storage.tree import Changes, Tree
@@ -42,6 +43,13 @@ class RemoteChanges(Protocol):
 
     async def announce(self, stale: list[Any]) -> None:
         """Tell the kernel."""
+
+
+class Users(RemoteChanges, Protocol):
+    """What the drive knows besides."""
+
+    def is_in_use(self, writes: Iterable[OpenedWrite]) -> bool:
+        """Whether writes must wait until a program closes what they change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +81,8 @@ class RecordIntake:
         journal: Journal,
         trust: Trust,
         guard: DeletionGuard,
-        drive: RemoteChanges,
+        deferred: DeferredRecords,
+        drive: Users,
         namespace: NamespaceId,
         now_ns: Callable[[], int],
     ) -> None:
@@ -84,6 +93,7 @@ class RecordIntake:
         self._heads = AuthorHeads(database)
         self._trust = trust
         self._guard = guard
+        self._deferred = deferred
         self._drive = drive
         self._namespace = namespace
         self._now_ns = now_ns
@@ -154,7 +164,7 @@ class RecordIntake:
         if not self._is_before_revocation(signed):
             self._reject_revoked(signed)
             return []
-        if self._guard.has_held(signed.id):
+        if self._guard.has_held(signed.id) or self._deferred.has(signed.id):
             return []
         if (reused := self._reused.get(signed.id)) is not None:
             self._reject_fork(signed, str(reused), reused.known)
@@ -169,6 +179,31 @@ class RecordIntake:
         if self._is_guarded and self._guard.holds(signed, writes, position):
             return []
         return self.apply(signed, writes, position)
+
+    def release_settled(self) -> list[Any]:
+        """Let held records go of which another device's decision has come: nothing is left to ask.
+
+        Returns:
+            What the kernel must be told.
+        """
+        stale: list[Any] = []
+        for held in self._guard.held_records():
+            signed = SignedRecord.from_wire(held.wire)
+            if self._is_decided(signed):
+                writes = open_record(signed, self._trust.epochs)
+                with self._database.transaction():
+                    self._guard.drop(held.id)
+                    stale += self.apply(signed, writes, held.position)
+        return stale
+
+    def _is_decided(self, signed: SignedRecord) -> bool:
+        """Whether somebody who had seen what a record says of places has written over it."""
+        actor = signed.record.actor
+        return all(
+            self._registers.seen(write.item, write.register).covers(Dot(actor, write.n))
+            for write in signed.record.writes
+            if write.register is Register.PLACEMENT
+        )
 
     def _is_before_revocation(self, signed: SignedRecord) -> bool:
         author = self._trust.author(signed.record.device)
@@ -202,8 +237,21 @@ class RecordIntake:
             for write in signed.record.writes
         )
 
+    def resume(self, signed: SignedRecord, position: int) -> list[Any]:
+        """Let a record take effect that was deferred, or defer it on; in a transaction."""
+        if not self._is_before_revocation(signed):
+            self._reject_revoked(signed)
+            return []
+        return self.apply(signed, open_record(signed, self._trust.epochs), position)
+
     def apply(self, signed: SignedRecord, writes: list[OpenedWrite], position: int) -> list[Any]:
-        """Let an opened record take effect; in a transaction. What the kernel must be told."""
+        """Let an opened record take effect; in a transaction. What the kernel must be told.
+
+        While a program has a database open that the record changes, it is put aside instead.
+        """
+        if self._drive.is_in_use(writes):
+            self._deferred.put(signed, position)
+            return []
         self._journal.add_received(signed, position)
         items = list(dict.fromkeys(write.item for write in writes))
         self._drive.expect_remote_changes(items)

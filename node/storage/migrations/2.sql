@@ -3,6 +3,9 @@ ALTER TABLE versions ADD COLUMN automatic INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE groups ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE alarms ADD COLUMN evidence BLOB;
 ALTER TABLE items ADD COLUMN twin BLOB;
+ALTER TABLE records ADD COLUMN doubted INTEGER NOT NULL DEFAULT 0;
+DROP INDEX outbox;
+CREATE INDEX outbox ON records (doubted, actor, sequence) WHERE position IS NULL;
 INSERT INTO meta VALUES ('twins_unknown', 1);  -- the tree finds them when it opens
 CREATE INDEX links_of_folders ON links (parent) WHERE is_folder = 1;
 CREATE INDEX versions_by_staging ON versions (staging) WHERE staging IS NOT NULL;
@@ -93,3 +96,9 @@ WHEN EXISTS (SELECT 1 FROM entries WHERE item = OLD.item)
 BEGIN
     UPDATE totals SET bytes = bytes - OLD.size;
 END;
+
+CREATE TABLE deferred (
+    record   BLOB PRIMARY KEY,
+    position INTEGER NOT NULL,
+    wire     BLOB NOT NULL
+) STRICT;

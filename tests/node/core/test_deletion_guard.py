@@ -1,6 +1,6 @@
 import pytest
 
-from node.core.deletion_guard import GuardLimits, Window, deleted_items, must_hold
+from node.core.deletion_guard import GuardLimits, Window, count_deletions, deleted_items, must_hold
 from node.core.record_sealing import OpenedWrite
 from protocol.ids import ROOT_ITEM
 from protocol.records import Register
@@ -42,3 +42,12 @@ def test_only_writes_that_leave_no_name_are_deletions():
         OpenedWrite(item_id(3), Register.CONTENT, version_of(Content(Kind.FILE))),
     ]
     assert deleted_items(writes) == [item_id(1)]
+
+
+def test_twins_that_were_shown_under_one_name_are_one_deletion():
+    def deletion(number, name):
+        placement = Placement((), (link_to(number, ROOT_ITEM, name),))
+        return OpenedWrite(item_id(number), Register.PLACEMENT, version_of(placement))
+
+    writes = [deletion(1, b"a"), deletion(2, b"a"), deletion(3, b"b")]
+    assert count_deletions(writes) == 2

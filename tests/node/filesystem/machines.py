@@ -74,6 +74,9 @@ class Machine:
     def fsync(self, handle: int) -> None:
         trio.run(self.drive.fsync, handle)
 
+    def sync_folder(self, path: str) -> None:
+        trio.run(self.drive.fsync_folder, self._inode(path))
+
     def put(self, path: str, data: bytes, mode: int = 0o644) -> None:
         """Create, write and close."""
         handle = self.create(path, mode)

@@ -168,6 +168,17 @@ class TestOutbox:
         assert journal.count_outbox() == 2
         assert set(journal.unsent_blocks()) == set(BLOCKS[:2])
 
+    def test_only_what_the_new_journal_lacks_is_sent_again(self, journal):
+        had, lost, waiting = (record(number) for number in (1, 2, 3))
+        journal.add_received(had, 1)
+        journal.add_received(lost, 2)
+        journal.add_own(waiting, [])
+        journal.send_all_again()
+        assert [each.id for each in journal.outbox(9)] == [waiting.id]
+        journal.add_received(had, 1)
+        journal.end_reading()
+        assert [each.id for each in journal.outbox(9)] == [lost.id, waiting.id]
+
 
 def test_the_cursor_is_kept(journal):
     assert journal.cursor == ("", 0)

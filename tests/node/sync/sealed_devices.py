@@ -13,6 +13,7 @@ from node.core.deletion_guard import GuardLimits
 from node.core.record_sealing import Draft, OpenedWrite, seal_record
 from node.storage.author_heads import AuthorHeads
 from node.storage.database import Database
+from node.storage.deferred_records import DeferredRecords
 from node.storage.held_deletions import HeldDeletions
 from node.storage.registers import Author
 from node.sync.approvals import Approvals
@@ -46,6 +47,9 @@ class NoKernel:
 
     def wake_publisher(self) -> None:
         pass
+
+    def is_in_use(self, writes: Any) -> bool:
+        return False
 
 
 class Account:
@@ -103,6 +107,7 @@ class SealedDevice(Index):
             journal=self.journal,
             trust=self.account,  # type: ignore[arg-type]
             guard=self.guard,
+            deferred=DeferredRecords(self.database),
             drive=NoKernel(),
             namespace=NAMESPACE,
             now_ns=lambda: self.now_ns,

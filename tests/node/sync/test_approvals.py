@@ -116,6 +116,24 @@ async def test_replacing_files_is_not_deleting_them(devices):
     assert not two.held.by_device()
 
 
+async def test_a_rejection_on_one_device_settles_the_question_on_the_others(devices):
+    one, two, deletions = pair_after_deletions(devices)
+    three = devices(3)
+    three.journal.end_reading()
+    before = [record for record in one.sealed if record not in deletions]
+    three.take(before)
+    two.take(deletions)
+    three.take(deletions)
+    await two.approvals.reject()
+    assert three.held.by_device()
+    three.intake.release_settled()
+    assert three.held.by_device(), "nothing was decided yet"
+    three.take(two.seal_all())
+    three.intake.release_settled()
+    assert not three.held.by_device()
+    assert three.paths() == two.paths() == PATHS
+
+
 async def test_a_reader_that_hears_of_deletions_in_one_record_holds_all_of_them(devices):
     one, two = devices(1), devices(2)
     fill(one, two)
