@@ -35,7 +35,7 @@ _INTAKE = ("tests/node/sync/test_record_intake.py", "tests/node/core/test_author
 _SAVES = ("tests/node/filesystem/test_saves.py",)
 _GUARD = ("tests/node/core/test_deletion_guard.py",)
 _SERVER = ("tests/server/stores", "tests/scenarios/test_10_server.py", "-k", "not backup")
-_WORLDS = ("tests/simulation/test_worlds.py",)
+_WORLDS = ("tests/simulation/test_simulation.py",)
 
 FAULTS = (
     Fault(
