@@ -94,9 +94,10 @@ class HeldDeletions:
             ),
         )
 
-    def holds(self, record: RecordId) -> bool:
-        """Whether the record waits for an approval."""
-        return self._database.row("SELECT 1 FROM held WHERE record = ?", (record,)) is not None
+    def has_moved(self, record: RecordId, position: int) -> bool:
+        """Note where the server's present journal has a record; False when it is not held."""
+        self._database.execute("UPDATE held SET position = ? WHERE record = ?", (position, record))
+        return self._database.changes > 0
 
     def drop(self, record: RecordId) -> None:
         """The record was decided about."""

@@ -141,9 +141,12 @@ class Approvals:
         with self._database.transaction():
             self._held.drop(held.id)
             self._held.forget(held.device)
-            stale = self._intake.apply(signed, writes, held.position)
+            if not self._intake.is_valid(signed):
+                return []
+            stale = self._intake.apply(signed, writes, held.position, is_undone=is_rejected)
             if is_rejected:
-                stale += self._put_back({item: links for item, links in lost.items() if links})
+                gone = [item for item, links in lost.items() if links and not self._links(item)]
+                stale += self._put_back({item: lost[item] for item in gone})
         return stale
 
     def _put_group_back(self, group: int) -> list[Any]:

@@ -54,9 +54,9 @@ class DeletionGuard:
             self._held.hold_record(record, deletions, position)
         return is_held
 
-    def has_held(self, record: RecordId) -> bool:
-        """Whether a record that came again waits for an approval."""
-        return self._held.holds(record)
+    def has_held(self, record: RecordId, position: int) -> bool:
+        """Whether a record waits for an approval that came again, at this position."""
+        return self._held.has_moved(record, position)
 
     def held_records(self) -> list[HeldRecord]:
         """Records that wait for an approval, a bounded number of them."""

@@ -161,10 +161,9 @@ class RecordIntake:
             self._journal.acknowledge(signed.id, position)
             if not self._is_again:
                 return []
-        if not self._is_before_revocation(signed):
-            self._reject_revoked(signed)
+        if not self.is_valid(signed):
             return []
-        if self._guard.has_held(signed.id) or self._deferred.has(signed.id):
+        if self._guard.has_held(signed.id, position) or self._deferred.has(signed.id):
             return []
         if (reused := self._reused.get(signed.id)) is not None:
             self._reject_fork(signed, str(reused), reused.known)
@@ -193,7 +192,8 @@ class RecordIntake:
                 writes = open_record(signed, self._trust.epochs)
                 with self._database.transaction():
                     self._guard.drop(held.id)
-                    stale += self.apply(signed, writes, held.position)
+                    if self.is_valid(signed):
+                        stale += self.apply(signed, writes, held.position)
         return stale
 
     def _is_decided(self, signed: SignedRecord) -> bool:
@@ -205,9 +205,13 @@ class RecordIntake:
             if write.register is Register.PLACEMENT
         )
 
-    def _is_before_revocation(self, signed: SignedRecord) -> bool:
+    def is_valid(self, signed: SignedRecord) -> bool:
+        """Whether no revocation takes its effect from a verified record; it is rejected if one does."""
         author = self._trust.author(signed.record.device)
-        return author is None or is_before_revocation(signed, author)
+        if author is None or is_before_revocation(signed, author):
+            return True
+        self._reject_revoked(signed)
+        return False
 
     def _continues(self, signed: SignedRecord) -> bool:
         """Whether a record fits what is known of its author; it is rejected if not."""
@@ -239,17 +243,24 @@ class RecordIntake:
 
     def resume(self, signed: SignedRecord, position: int) -> list[Any]:
         """Let a record take effect that was deferred, or defer it on; in a transaction."""
-        if not self._is_before_revocation(signed):
-            self._reject_revoked(signed)
+        if not self.is_valid(signed):
             return []
         return self.apply(signed, open_record(signed, self._trust.epochs), position)
 
-    def apply(self, signed: SignedRecord, writes: list[OpenedWrite], position: int) -> list[Any]:
+    def apply(
+        self,
+        signed: SignedRecord,
+        writes: list[OpenedWrite],
+        position: int,
+        *,
+        is_undone: bool = False,
+    ) -> list[Any]:
         """Let an opened record take effect; in a transaction. What the kernel must be told.
 
-        While a program has a database open that the record changes, it is put aside instead.
+        While a program has a database open that the record changes, it is put aside instead, unless
+        the caller undoes it in the same transaction.
         """
-        if self._drive.is_in_use(writes):
+        if not is_undone and self._drive.is_in_use(writes):
             self._deferred.put(signed, position)
             return []
         self._journal.add_received(signed, position)

@@ -216,3 +216,16 @@ async def test_a_new_device_does_not_ask_about_what_went_through_before_it_came(
     newcomer.take(records)
     assert newcomer.paths() == one.paths()
     assert not newcomer.held.by_device()
+
+
+async def test_held_deletions_of_a_device_that_is_revoked_have_no_effect_even_if_approved(devices):
+    one, two, deletions = pair_after_deletions(devices)
+    last_valid = one.sealed[0]
+    two.take(deletions)
+    before = two.paths()
+    assert two.held.by_device()
+    two.account.revoke(one.device, last_valid)
+    await two.approvals.approve()
+    assert not two.held.by_device()
+    assert two.paths() == before
+    assert "revoked" in two.alarm_kinds
