@@ -124,16 +124,20 @@ class Edits:
         folder = self._taking(parent)
         if self._tree.entry(folder, name) is not None:
             raise drive_error(errno.EEXIST)
-        present = self._shown_links(row.item)
-        if not present:
+        count = len(self._shown_links(row.item))
+        if not count:
             raise drive_error(errno.ENOENT)
-        if len(present) >= MAX_LINKS:
+        if count >= MAX_LINKS:
             raise drive_error(errno.EMLINK)
+        contested = self._contested(placed_anew=[row.item])
+        touched = [row.item, *(entry.item for entry in contested)]
         added = Link(LinkId(self._token_bytes(LinkId.size_bytes)), folder, name)
         with self._database.transaction():
-            time_us = self._time_us(self._registers.placements(row.item))
-            group = self._open_group([row.item, *self._haunted(folder)])
+            time_us = self._time_us(*map(self._registers.placements, touched))
+            group = self._open_group([*touched, *self._haunted(folder)])
+            self._keep_names(contested, time_us, group)
             self._keep_folder(folder, time_us, group)
+            present = self._shown_links(row.item)
             self._write_links(row.item, [*present, added], [], time_us, group)
             self._entries_changed(folder, time_us, group)
             self._tree.refresh(row.item, self._now_ns())
@@ -364,12 +368,24 @@ class Edits:
         if is_deeper and self._tree.depth(into) > self._tree.depth(source.parent):
             self._check_depth(into, self._tree.height(source.item))
 
-    def _contested(self, *leaving: EntryRow) -> list[EntryRow]:
-        """Entries that would be shown under other names once these leave theirs."""
+    def _contested(self, *leaving: EntryRow, placed_anew: Iterable[ItemId] = ()) -> list[EntryRow]:
+        """Entries that would be shown under other names once these leave theirs.
+
+        Args:
+            placed_anew: further items whose placement is written. The names that stay with an item
+                are written with those that leave, and come later in their contests from then on.
+        """
         links = {(entry.item, entry.link) for entry in leaving}
+        items = dict.fromkeys([*(entry.item for entry in leaving), *placed_anew])
+        staying = [
+            entry
+            for item in items
+            for entry in self._tree.entries_of(item)
+            if (entry.item, entry.link) not in links
+        ]
         others = [
             behind
-            for entry in leaving
+            for entry in (*leaving, *staying)
             for other in self._tree.renamed_entries(entry.parent, entry.name)
             if (other.item, other.link) not in links
             for behind in self._as_one(other)

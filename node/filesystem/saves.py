@@ -129,9 +129,14 @@ class Saves(Edits):
         Returns:
             None if nobody left the name, so that it is to be created.
         """
-        folder = self._taking(parent)
+        folder = parent.merged_into or parent.item
         keeper = self._who_left(folder, name)
-        if keeper is None or kind not in _SAVED or keeper.row.kind is not kind:
+        if (
+            keeper is None
+            or self._taking(parent) != folder
+            or kind not in _SAVED
+            or keeper.row.kind is not kind
+        ):
             return None
         item = keeper.row.item
         contested = [] if keeper.backup is None else self._contested(keeper.backup)
@@ -297,7 +302,9 @@ class Saves(Edits):
         assert newcomer is not None
         item, backup = keeper.row.item, keeper.backup
         is_there = self._tree.entry(into, name) is not None
-        contested = self._contested(source, *([backup] if backup is not None else []))
+        # A name that is taken over where it is keeps its placement, and with it its precedence.
+        placed_anew = [item] if backup is not None else []
+        contested = self._contested(source, *filter(None, [backup]), placed_anew=placed_anew)
         held = self._held_by(newcomer)
         together = self._contents.together(item, held[0].value)
         touched = [source.item, *together, *(entry.item for entry in contested)]

@@ -21,7 +21,7 @@ from node.storage.tree import ROOT_INODE
 from protocol.ids import ItemId
 from protocol.values import Kind
 from tests.node.drives import DriveDevice
-from tests.node.storage.indexes import Index, SentRecord
+from tests.node.storage.indexes import Index, SentRecord, World
 
 CALL_NS = 2_000_000  # what a system call takes on a mount
 
@@ -254,6 +254,22 @@ class Machine:
             assert shown == inode, (
                 f"{name!r} is inode {inode} for the kernel, {shown} for the drive"
             )
+
+
+class Syncing:
+    """Machines and what travels between them."""
+
+    def __init__(self, world: World, *machines: Machine) -> None:
+        self.world, self.machines = world, machines
+
+    def __call__(self) -> None:
+        self.world.seal()
+        for machine in self.machines:
+            for record in self.world.missing(machine.index):
+                machine.receive(record)
+        latest = max(machine.index.now_ns for machine in self.machines)
+        for machine in self.machines:
+            machine.index.now_ns = latest
 
 
 def now(call: Coroutine[Any, Any, Any]) -> Any:

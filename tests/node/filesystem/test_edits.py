@@ -306,6 +306,25 @@ class TestContestedNames:
         self.check(contest, {"a", "b"})
         assert content_of(one, "a") == "other"
 
+    def test_after_one_more_name_for_the_keeper(self, contest, one):
+        one.link("a", "b")
+        self.check(contest, {"a", "b"})
+        assert content_of(one, "a") == "keeper"
+
+    def test_after_a_further_name_of_the_keeper_is_moved_or_removed(self, contest, one):
+        one.link("a", "b")
+        contest.sync()
+        one.move("b", "c")
+        self.check(contest, {"a", "c"})
+        one.unlink("c")
+        self.check(contest, {"a"})
+        assert content_of(one, "a") == "keeper"
+
+    def test_after_one_more_name_for_the_waiting_one(self, contest, one):
+        one.link(self.OTHER, "b")
+        self.check(contest, {"a", "b"})
+        assert content_of(one, "b") == "waiting"
+
     def test_and_all_of_it_is_one_record(self, contest, one):
         contest.seal()
         one.unlink("a")

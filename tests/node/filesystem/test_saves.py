@@ -1,10 +1,11 @@
-"""How programs save, as the system calls that were recorded of them (strace), on a drive without mount."""
+"""How programs save, as the system calls that were recorded of them, on a drive without mount."""
 
 import pytest
 
 from protocol.records import Register
 from protocol.values import Content, Kind
-from tests.node.filesystem.machines import Machine, now
+from tests.node.filesystem.dances import DANCES, IN_PLACE, KEEP_BACKUP
+from tests.node.filesystem.machines import Machine, Syncing, now
 
 
 @pytest.fixture
@@ -19,22 +20,6 @@ def there(two, tmp_path):
     return Machine(two, tmp_path / "two")
 
 
-class Syncing:
-    """Two machines and what travels between them."""
-
-    def __init__(self, world, here, there):
-        self.world, self.machines = world, (here, there)
-
-    def __call__(self):
-        self.world.seal()
-        for machine in self.machines:
-            for record in self.world.missing(machine.index):
-                machine.receive(record)
-        latest = max(machine.index.now_ns for machine in self.machines)
-        for machine in self.machines:
-            machine.index.now_ns = latest
-
-
 @pytest.fixture
 def sync(world, here, there):
     return Syncing(world, here, there)
@@ -43,165 +28,6 @@ def sync(world, here, there):
 def settle(machine):
     """Time enough that nothing counts as new any more."""
     machine.wait(60)
-
-
-# The dances: each saves new bytes into "f".
-
-
-def vim(machine, data, keep_pace=lambda: None):
-    """vim 9, backupcopy=no: it probes the folder, moves the file away, writes it, removes the old."""
-    handle = machine.create("4913", 0o644)
-    machine.close(handle)
-    machine.unlink("4913")
-    machine.rename("f", "f~")
-    handle = machine.create("f", 0o644)
-    machine.write(handle, data)
-    machine.fsync(handle)
-    machine.close(handle)
-    machine.chmod("f", 0o644)
-    keep_pace()
-    machine.unlink("f~")
-
-
-def vim_in_place(machine, data):
-    """vim 9, backupcopy=yes."""
-    machine.put("f~", machine.read("f"))
-    machine.overwrite("f", data)
-    machine.unlink("f~")
-
-
-def emacs(machine, data):
-    """emacs 28: a lock beside it, the first save of a session moves the old file to a backup."""
-    machine.symlink("someone@host.1234:1700000000", ".#f")
-    machine.rename("f", "f~")
-    handle = machine.create("f", 0o644)
-    machine.write(handle, data)
-    machine.fsync(handle)
-    machine.close(handle)
-    machine.unlink(".#f")
-
-
-def nano(machine, data):
-    """nano 7 writes in place."""
-    machine.overwrite("f", data)
-
-
-def sed(machine, data):
-    """GNU sed 4.9 -i."""
-    handle = machine.create("sedA1b2C3", 0o600)
-    machine.chmod("sedA1b2C3", 0o644)
-    machine.write(handle, data)
-    machine.close(handle)
-    machine.rename("sedA1b2C3", "f")
-
-
-def rsync(machine, data):
-    """rsync 3.2: it sets the time of the source before it renames."""
-    handle = machine.create(".f.Xy12Zw", 0o600)
-    machine.write(handle, data)
-    machine.close(handle)
-    machine.utime(".f.Xy12Zw", 1_600_000_000_000_000_000)
-    machine.chmod(".f.Xy12Zw", 0o644)
-    machine.rename(".f.Xy12Zw", "f")
-
-
-def rsync_with_backup(machine, data):
-    """rsync 3.2 --backup."""
-    handle = machine.create(".f.Xy12Zw", 0o600)
-    machine.write(handle, data)
-    machine.close(handle)
-    machine.rename("f", "f~")
-    machine.rename(".f.Xy12Zw", "f")
-
-
-def gedit(machine, data):
-    """GLib's g_file_replace without a backup: write .goutputstream, fsync, rename."""
-    handle = machine.create(".goutputstream-K3M8Z1", 0o644)
-    machine.write(handle, data)
-    machine.fsync(handle)
-    machine.rename(".goutputstream-K3M8Z1", "f")
-    machine.close(handle)
-
-
-def gedit_with_backup(machine, data):
-    """GLib's g_file_replace with a backup: the backup is a hard link at first."""
-    handle = machine.create(".goutputstream-K3M8Z1", 0o644)
-    machine.write(handle, data)
-    machine.fsync(handle)
-    if machine.exists("f~"):
-        machine.unlink("f~")
-    machine.link("f", "f~")
-    machine.rename(".goutputstream-K3M8Z1", "f")
-    machine.close(handle)
-
-
-def libreoffice(machine, data):
-    """LibreOffice 7: a lock, the new file beside it, the old one away, the new one in, the old removed."""
-    machine.put(".~lock.f#", b",someone,host,;")
-    handle = machine.create("lu9876abcd.tmp", 0o600)
-    machine.write(handle, data)
-    machine.fsync(handle)
-    machine.close(handle)
-    machine.rename("f", "lu9876abce.tmp")
-    machine.rename("lu9876abcd.tmp", "f")
-    machine.unlink("lu9876abce.tmp")
-    machine.unlink(".~lock.f#")
-
-
-def git_checkout(machine, data):
-    """git 2.39 checkout: the file is removed and written anew; the index is replaced."""
-    machine.unlink("f")
-    machine.put("f", data)
-
-
-def python_atomic(machine, data):
-    """tempfile.NamedTemporaryFile(dir=...), still open when os.replace comes."""
-    handle = machine.create("tmpq8v_x2kd", 0o600)
-    machine.write(handle, data)
-    machine.rename("tmpq8v_x2kd", "f")
-    machine.close(handle)
-
-
-def exchange_and_remove(machine, data):
-    """renameat2(RENAME_EXCHANGE), as editors do that never want the name to be gone."""
-    machine.put("f.new", data)
-    machine.exchange("f.new", "f")
-    machine.unlink("f.new")
-
-
-def link_over(machine, data):
-    """Remove, then rename in."""
-    machine.put("f.new", data)
-    machine.unlink("f")
-    machine.rename("f.new", "f")
-
-
-def from_another_folder(machine, data):
-    machine.mkdir("d")
-    machine.put("d/g", data)
-    machine.rename("d/g", "f")
-    machine.rmdir("d")
-
-
-DANCES = [
-    vim,
-    vim_in_place,
-    emacs,
-    nano,
-    sed,
-    rsync,
-    rsync_with_backup,
-    gedit,
-    gedit_with_backup,
-    libreoffice,
-    git_checkout,
-    python_atomic,
-    exchange_and_remove,
-    link_over,
-    from_another_folder,
-]
-IN_PLACE = [nano, vim_in_place]
-KEEP_BACKUP = [emacs, rsync_with_backup, gedit_with_backup]
 
 
 @pytest.fixture(params=DANCES, ids=lambda dance: dance.__name__)
