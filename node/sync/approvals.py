@@ -177,7 +177,7 @@ class Approvals:
         now_ns = self._now_ns()
         before = [version for item in lost for version in self._registers.placements(item)]
         time_us = tick(now_ns // 1000, (version.time_us for version in before))
-        group = self._journal.open_group(time_us, self._registers.groups_of(lost))
+        group = self._journal.open_group(now_ns // 1000, self._registers.groups_of(lost))
         for item, links in lost.items():
             placement = Placement(tuple(sorted(links, key=lambda link: link.id)))
             self._registers.write_local(item, Register.PLACEMENT, placement, time_us, group)
