@@ -30,11 +30,13 @@ class Disk:
         self.home = home
         self._synced: dict[str, bytes] = {}
         self._named: set[str] = set()
+        self._log_bytes = 0  # of the log, which only grows until it is begun anew
 
     def all_synced(self) -> None:
         """Whatever is here by now lasts."""
         self._synced = {name: (self.home / name).read_bytes() for name in self._names()}
         self._named = set(self._synced)
+        self._log_bytes = len(self._synced.pop(LOG, b""))
 
     def note_sync(self, path: Path) -> None:
         """A file or a folder was synced."""
@@ -49,9 +51,10 @@ class Disk:
             }
         elif path.exists():
             name = path.relative_to(self.home).as_posix()
-            self._synced[name] = path.read_bytes()
             if name == LOG:
-                self._named.add(name)
+                self._log_bytes = path.stat().st_size
+            else:
+                self._synced[name] = path.read_bytes()
 
     def copied_to(self, home: Path) -> Disk:
         """The same files elsewhere, as the death of a process leaves them."""
@@ -62,6 +65,7 @@ class Disk:
             target.chmod(0o600)
         copy = Disk(home)
         copy._synced, copy._named = dict(self._synced), set(self._named)
+        copy._log_bytes = self._log_bytes
         return copy
 
     def lose_power(self, draw: random.Random) -> int:
@@ -89,7 +93,8 @@ class Disk:
         if name in (INDEX, LOG):
             if before is None or name == INDEX:
                 return before
-            return before[: draw.choice((len(synced), draw.randint(len(synced), len(before))))]
+            low, high = min(self._log_bytes, len(before)), len(before)
+            return before[: draw.choice((low, draw.randint(low, high)))]
         if before is None:
             return draw.choice((None, synced))
         if name not in self._named and draw.random() < 0.5:
@@ -102,6 +107,13 @@ class Disk:
             for path in sorted(self.home.rglob("*"))
             if path.is_file() and not path.name.endswith("-shm")
         ]
+
+
+def _connect(path: Path, _key: bytes) -> apsw.Connection:
+    """No cipher, whose key takes 50 ms to derive, and no locks: nobody else opens the index."""
+    connection = apsw.Connection(str(path))
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    return connection
 
 
 class Disks:
@@ -119,25 +131,20 @@ class Disks:
 
     @contextmanager
     def in_charge(self) -> Iterator[None]:
-        """Sync calls of the node are noted instead of carried out; its index has no cipher.
-
-        To derive the cipher's key takes 50 ms for each opening.
-        """
+        """Sync calls of the node are noted instead of carried out; its index is opened plainly."""
 
         def note(descriptor: int) -> None:
             self._note(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
 
-        checkpoint = Database.checkpoint
-
         def noted_checkpoint(index: Database) -> None:
-            checkpoint(index)
+            index._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             self._note(index._path)
             self._note(Path(f"{index._path}-wal"))
 
         with (
             patch.object(os, "fsync", note),
             patch.object(os, "fdatasync", note),
-            patch.object(database, "_connect", lambda path, _: apsw.Connection(str(path))),
+            patch.object(database, "_connect", _connect),
             patch.object(Database, "checkpoint", noted_checkpoint),
         ):
             yield
