@@ -280,8 +280,9 @@ class Assembly:
         with self.database.transaction():
             for item in self.registers.adopt_waiting_writes():
                 self.tree.refresh(item, self._surroundings.now_ns())
-        self.tree.take_changes()
-        for trouble in self.files.recover():
+            self.tree.take_changes()
+            troubles = self.files.recover()
+        for trouble in troubles:
             self.journal.raise_alarm("staging", trouble, self._surroundings.now_ns() // 1000)
 
     def _sync_disk(self) -> None:

@@ -32,6 +32,7 @@ from node.sync.content_sealer import StagedSource
 from node.sync.workers import RunSync
 from protocol.ids import ItemId
 from protocol.limits import INLINE_BYTES, MAX_FILE_BYTES
+from protocol.records import Register
 from protocol.values import Content, Kind
 
 
@@ -109,6 +110,8 @@ class OpenFiles:
     def recover(self) -> list[str]:
         """Find the staging files of a former run; what no version refers to is removed.
 
+        Call it in a transaction.
+
         Returns:
             What is damaged, in sentences for the user.
 
@@ -135,6 +138,29 @@ class OpenFiles:
                     f"the disk damaged {staging.unreadable_slots} pieces of the latest changes of "
                     f"{shown}: compare it with another copy"
                 )
+        return troubles + self._give_up_lost()
+
+    def _give_up_lost(self) -> list[str]:
+        """Let files whose staged bytes are gone hold what they held before; what to tell the user.
+
+        A loss of power takes staging that no program had synced, while the index may survive. Kept
+        as it is, the version could never be published, nor anything that waits with it.
+        """
+        troubles = []
+        for item in self._registers.items_in_staging():
+            for version in self._registers.contents(item):
+                value = version.value
+                if not isinstance(value, StagedContent) or value.staging in self._staged_files:
+                    continue
+                self._registers.replace_value(item, Register.CONTENT, version.dot, value.base)
+                path = self._tree.path(item)
+                shown = os.fsdecode(path) if path is not None else str(item)
+                troubles.append(
+                    f"the latest changes of {shown} were not on the disk when the device lost "
+                    "power; the file holds what it held before"
+                )
+            self._tree.refresh_values(item, self._now_ns())
+        self._tree.take_changes()
         return troubles
 
     def __iter__(self) -> Iterator[OpenFile]:

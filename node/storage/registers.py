@@ -340,6 +340,13 @@ class Registers:
         )
         return [ItemId(item) for (item,) in rows]
 
+    def items_in_staging(self) -> list[ItemId]:
+        """The items of which a waiting content is in staging."""
+        rows = self._database.execute(
+            "SELECT DISTINCT item FROM versions WHERE staging IS NOT NULL ORDER BY item"
+        )
+        return [ItemId(item) for (item,) in rows]
+
     def refers_to_staging(self, name: str) -> bool:
         """Whether some waiting content is in a staging file."""
         row = self._database.row(

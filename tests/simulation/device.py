@@ -105,16 +105,15 @@ class SimulatedDevice:
 
     # Running
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether it runs, and nothing that was done there waits for anything."""
+    def is_idle(self, head: int) -> bool:
+        """Whether it runs, has all records, and nothing that was done there waits for anything."""
         parts = self.parts
         return (
             parts is not None
             and not self._steps
             and not self._is_busy
             and not self.has_unsent
-            and not parts.puller.is_behind
+            and parts.journal.cursor[1] == head
         )
 
     @property

@@ -5,6 +5,7 @@ Each oracle raises `BrokenPromiseError` with what is wrong. Called by the world.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from typing import Any
 
@@ -91,8 +92,18 @@ def _check_equal(number: int, first: Shown, other: Shown) -> None:
     if first == other:
         return
     differing = sorted(path for path in {*first, *other} if first.get(path) != other.get(path))
-    shown = [(path, first.get(path), other.get(path)) for path in differing[:4]]
+    shown = [
+        (path, _described(first.get(path)), _described(other.get(path))) for path in differing[:4]
+    ]
     raise BrokenPromiseError(f"device 0 and {number} differ in {len(differing)} paths: {shown}")
+
+
+def _described(entry: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+    """An entry with the marks in its bytes instead of them."""
+    if entry is None or entry[-1] is None:
+        return entry
+    *attributes, data = entry
+    return (*attributes, len(data), hashlib.sha256(data).hexdigest()[:8], sorted(marks_in(data)))
 
 
 def _check_alarms(number: int, parts: Assembly, allowed: frozenset[str]) -> None:

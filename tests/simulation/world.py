@@ -31,7 +31,7 @@ _WILD_NS = (  # 2100 and 1999, from about 2026
     73 * 365 * DAY_NS,
     -27 * 365 * DAY_NS,
 )
-_FORGETTING = ("power", "drop index", "restore", "clone")  # own records come back unknown
+_FORGETTING = ("drop index", "restore", "clone")  # own records come back unknown
 _QUIET_S = 40.0
 _MAX_ROUNDS = 100
 
@@ -177,6 +177,8 @@ class World:
         self._counts[step.action] += 1
         if step.action in _FORGETTING:
             self._allowed_alarms.add("copy")
+        if step.action == "power":
+            self._allowed_alarms.add("staging")
         await acts[step.action](device, step)
 
     async def _crash(self, device: SimulatedDevice, step: Step) -> None:
@@ -279,7 +281,8 @@ class World:
                 if not device.is_wanted:
                     device.switch(is_wanted=True)
             self._server.switch(is_wanted=True)
-            state = (self._server.head, all(device.is_idle for device in self._devices))
+            head = self._server.head
+            state = (head, all(device.is_idle(head) for device in self._devices))
             quiet_s = quiet_s + 10 if state == former and state[1] else 0.0
             former = state
             if quiet_s >= _QUIET_S:
