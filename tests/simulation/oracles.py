@@ -12,6 +12,7 @@ from typing import Any
 from node.assembly import Assembly
 from node.core.tree_view import ItemView, view_item
 from node.core.whole_tree import WholeTree, view_of
+from node.drive import Drive
 from node.storage.tree import ROOT_INODE
 from protocol.ids import ROOT_ITEM, ItemId
 from protocol.records import SignedRecord
@@ -30,7 +31,10 @@ Shown = dict[bytes, tuple[Any, ...]]
 
 
 async def tree_of(parts: Assembly, *, with_conflicts: bool) -> Shown:
-    """Every path with its kind, mode, links, times and bytes."""
+    """Every path with its kind, mode, links, extended attributes, bytes, and the time of these.
+
+    Not of a folder: its time follows what each device did in it last.
+    """
     drive = parts.drive
     shown: Shown = {}
     unread = [(ROOT_INODE, b"")]
@@ -52,8 +56,16 @@ async def tree_of(parts: Assembly, *, with_conflicts: bool) -> Shown:
                 file = await drive.open_file(found.inode, writable=False, truncate=False)
                 data = await drive.read(file, 0, MAX_READ)
                 await drive.release(file)
-            shown[shown_path] = (found.kind, oct(found.mode), found.nlink, data)
+            mtime_ns = None if found.kind is Kind.DIRECTORY else found.mtime_ns
+            xattrs = _xattrs_of(drive, found.inode) if not path.startswith(b".atoll") else ()
+            shown[shown_path] = (found.kind, oct(found.mode), found.nlink, mtime_ns, xattrs, data)
     return shown
+
+
+def _xattrs_of(drive: Drive, inode: int) -> tuple[tuple[bytes, bytes], ...]:
+    """What programs set; what Atoll says of a file differs between devices."""
+    names = [name for name in drive.list_xattrs(inode) if not name.startswith(b"user.atoll.")]
+    return tuple((name, drive.get_xattr(inode, name)) for name in sorted(names))
 
 
 async def check(
@@ -139,6 +151,20 @@ def _check_view(number: int, parts: Assembly) -> None:
         raise BrokenPromiseError(
             f"the view of device {number} is not that from scratch: {different}"
         )
+    _check_folders(number, parts, whole)
+
+
+def _check_folders(number: int, parts: Assembly, whole: WholeTree) -> None:
+    """Which folders are shown as one, and where cycles are cut, is as from scratch."""
+    for path, group in whole.merged.items():
+        folder = whole.entries.get(path, ROOT_ITEM)
+        found = set(parts.tree.merged_folders(folder))
+        if found != group:
+            raise BrokenPromiseError(f"device {number} merges {found} at {path}, not {group}")
+    cuts = {bytes(folder): bytes(parent) for folder, parent in whole.cuts.items()}
+    kept = dict(parts.database.execute("SELECT folder, parent FROM cuts"))
+    if kept != cuts:
+        raise BrokenPromiseError(f"device {number} cuts cycles at {kept}, not at {cuts}")
 
 
 def _check_blocks(server: SimulatedServer) -> None:

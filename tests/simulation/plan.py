@@ -31,6 +31,8 @@ PROGRAM = {
     "save with backup": 4,
     "save by delete": 3,
     "hold open": 2,
+    "exchange": 2,
+    "set xattr": 2,
 }
 
 FAULTS = {

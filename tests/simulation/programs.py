@@ -84,6 +84,8 @@ class Programs:
             "save with backup": self._save_with_backup,
             "save by delete": self._save_by_delete,
             "hold open": self._hold_open,
+            "exchange": self._exchange,
+            "set xattr": self._set_xattr,
         }
 
     async def perform(self, number: int, step: Step) -> None:
@@ -361,6 +363,17 @@ class Programs:
         mode = (0o600, 0o644, 0o755, 0o700)[step.numbers[1] % 4]
         found = self._lookup(place.parent, place.name)
         await self._drive.set_attributes(found.inode, AttributeChanges(mode=mode))
+
+    async def _exchange(self, step: Step, places: list[Place]) -> None:
+        """As ``renameat2(RENAME_EXCHANGE)``: both stay, under each other's name."""
+        one, other = _nth(places, step.numbers[0]), _nth(places, step.numbers[1])
+        self._drive.rename(one.parent, one.name, other.parent, other.name, exchange=True)
+
+    async def _set_xattr(self, step: Step, places: list[Place]) -> None:
+        place = _nth(places, step.numbers[0])
+        found = self._lookup(place.parent, place.name)
+        value = b"%d" % (step.numbers[1] % 3)
+        self._drive.set_xattr(found.inode, b"user.colour", value, create=False, replace=False)
 
     # How programs save
 
