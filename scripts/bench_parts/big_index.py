@@ -124,7 +124,9 @@ def _rows(
             (item, register, actor, 1, context, _TIME_US, device, record, None, None, value, 0)
             for register, value in enumerate(values)
         ]
-        rows["records"].append((record, actor, number + 1, number + 1, os.urandom(_WIRE_BYTES)))
+        # No place of the server's journal, which must give what it acknowledged.
+        place = -1 - number
+        rows["records"].append((record, actor, number + 1, place, os.urandom(_WIRE_BYTES), 0))
         kind = Kind.DIRECTORY if is_folder else Kind.FILE
         rows["items"].append(_item_row(number + 2, item, kind, size, actor))
         rows["links"].append(
