@@ -110,11 +110,10 @@ class Saves(Edits):
     def unlink(self, parent: ItemRow, entry: EntryRow) -> bool:
         """As `Edits.unlink`; the name remembers its item for a moment."""
         row = self._tree.item(entry.item)
-        with self._database.transaction():
-            is_last = super().unlink(parent, entry)
-            saved = self._lately.saved_before(entry.item, self._now_ns())
-            if saved is not None:
-                self._journal.make_urgent(self._registers.groups_of([saved]))
+        is_last = super().unlink(parent, entry)
+        saved = self._lately.saved_before(entry.item, self._now_ns())
+        if saved is not None:
+            self.make_urgent(saved)
         if is_last and row is not None and self._tree.item(entry.item) is not None:
             self._left(entry, row, None)
         else:

@@ -36,7 +36,7 @@ class Server:
     """The server's process, on one loopback port for as long as the world stands."""
 
     def __init__(self, world: World, data: Path, port: int) -> None:
-        self._world = world
+        self.world = world
         self.data = data
         self.port = port
         self.process: LoggedProcess | None = None
@@ -52,7 +52,7 @@ class Server:
             options: of `python -m server`, which has some that `atoll server` does not offer.
         """
         assert self.process is None or not self.process.is_running
-        self.process = process = self._world.spawn(
+        self.process = process = self.world.spawn(
             "server.log",
             [sys.executable, "-m", "server"] if options else [ATOLL, "server"],
             "run",
@@ -86,7 +86,7 @@ class Device:
     """One device: its state directory, its mountpoint, and its node while it runs."""
 
     def __init__(self, world: World, name: str) -> None:
-        self._world = world
+        self.world = world
         self.name = name
         self.home = world.root / "homes" / name
         self.mount = world.root / "mounts" / name
@@ -98,7 +98,7 @@ class Device:
         self, *arguments: str | Path, timeout_s: float = COMMAND_S
     ) -> subprocess.CompletedProcess[str]:
         """Run one command for this device until it ends."""
-        return self._world.command(*arguments, "--home", self.home, timeout_s=timeout_s)
+        return self.world.command(*arguments, "--home", self.home, timeout_s=timeout_s)
 
     def enrol(self, *command: str, server: str | None = None) -> str:
         """`atoll account create` or `atoll login`; what it printed."""
@@ -106,11 +106,11 @@ class Device:
             *command,
             EMAIL,
             "--server",
-            server or self._world.server.url,
+            server or self.world.server.url,
             "--device-name",
             f"device-{self.name}",
             "--password-file",
-            self._world.password_file,
+            self.world.password_file,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -158,7 +158,7 @@ class Device:
         """Start the node without waiting for anything."""
         assert self.process is None or not self.process.is_running
         self.mount.parent.mkdir(parents=True, exist_ok=True)
-        self.process = self._world.spawn(
+        self.process = self.world.spawn(
             f"{self.name}.log", [ATOLL], "run", self.mount, "--home", self.home, *options
         )
         return self.process

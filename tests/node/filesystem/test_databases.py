@@ -5,7 +5,7 @@ import pytest
 from node.core.database_family import HEADER, database_name, family_names
 from node.core.record_sealing import OpenedWrite
 from protocol.records import Register
-from tests.node.filesystem.machines import Machine
+from tests.node.filesystem.machines import Machine, Syncing
 
 
 @pytest.fixture
@@ -70,6 +70,47 @@ class TestOneRecord:
         assert here.index.journal.groups(0, 0, 10) == []  # nothing goes at once
         (record,) = here.index.seal()
         assert items_of(record) == {here.item("n.db")}
+
+    def test_a_file_that_was_not_written_to_travels_with_the_others(self, here):
+        handle, log = database(here)
+        here.fsync(log)
+        here.index.seal()
+        here.write(log, b"more frames")
+        here.fsync(log)
+        (record,) = here.index.seal()
+        contents = {w.item: w.version.value for w in record.writes}
+        assert set(contents) == {here.item("n.db"), here.item("n.db-wal")}
+        assert contents[here.item("n.db")].size == 116
+        assert contents[here.item("n.db")].origin is not None
+        here.close(handle)
+        here.close(log)
+
+    def test_of_two_that_wrote_one_database_apart_the_shown_files_are_of_one(
+        self, here, two, tmp_path, world
+    ):
+        there = Machine(two, tmp_path / "two")
+        sync = Syncing(world, here, there)
+        for handle in database(here):
+            here.close(handle)
+        sync()
+        handles = {}
+        for machine in (here, there):
+            handles[machine] = [machine.open(name, writable=True) for name in ("n.db", "n.db-wal")]
+            machine.pread(handles[machine][0])
+        here.write(handles[here][1], b"frames by A")
+        here.fsync(handles[here][1])
+        there.wait(1)
+        there.write(handles[there][0], HEADER + b"pages by B")
+        there.write(handles[there][1], b"frames by B")
+        there.fsync(handles[there][1])
+        for machine in (here, there):
+            for handle in handles[machine]:
+                machine.close(handle)
+        sync()
+        for machine in (here, there):
+            assert b"by B" in machine.read("n.db")
+            assert machine.read("n.db-wal") == b"frames by B"
+            assert machine.conflicts("n.db-wal") == 1
 
     def test_files_that_are_no_database_go_alone(self, here):
         handle = here.create("n")
