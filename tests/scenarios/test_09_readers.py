@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.system.processes import eventually
-from tests.system.world import Device, World, copy_world, free_port
+from tests.system.world import Device, World
 
 pytestmark = [pytest.mark.system, pytest.mark.fuse]
 
@@ -26,26 +27,23 @@ REPLACES = 10
 
 
 @pytest.fixture(scope="module")
-def enrolled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    port = free_port()
-    root = tmp_path_factory.mktemp("readers") / "world"
-    with World(root, port) as world:
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Device, Device]]:
+    """Two devices that run for all these tests; each test has a file of its own."""
+    with World(tmp_path_factory.mktemp("readers") / "world", deadline_s=300) as world:
         world.server.start()
-        world.enrolled("a", "b")
-        world.server.stop()
-    return root, port
-
-
-@pytest.fixture
-def two(enrolled: tuple[Path, int], tmp_path: Path) -> Iterator[tuple[Device, Device]]:
-    template, port = enrolled
-    with World(tmp_path / "world", port, deadline_s=60) as world:
-        copy_world(template, world.root)
-        world.server.start()
-        a, b = world.device("a"), world.device("b")
+        a, b = world.enrolled("a", "b")
         a.start()
         b.start()
         yield a, b
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.node.name)
+
+
+def conflicts_of(device: Device, name: str) -> list[Any]:
+    return [found for found in device.conflicts() if name in str(found)]
 
 
 def version(number: int) -> bytes:
@@ -77,67 +75,67 @@ def collect(device: Device) -> None:
     device.wait()
 
 
-def replace_ten_times(a: Device, b: Device) -> None:
+def replace_ten_times(a: Device, b: Device, name: str) -> None:
     for number in range(1, REPLACES + 1):
-        new = a.mount / "f.new"
+        new = a.mount / f"{name}.new"
         new.write_bytes(version(number))
-        new.rename(a.mount / "f")
+        new.rename(a.mount / name)
         shown = b"version %4d" % number
-        eventually(partial(begins_with, b.mount / "f", shown), f"version {number} is there", 20)
+        eventually(partial(begins_with, b.mount / name, shown), f"version {number} is there", 20)
 
 
 def test_a_reader_of_a_file_that_was_never_read_here_gets_one_version(
-    two: tuple[Device, Device],
+    two: tuple[Device, Device], name: str
 ) -> None:
     """Not hydrated: the blocks of the opened version are fetched after it was replaced ten times.
 
     Meanwhile the server collects what nothing needs: not what was replaced lately.
     """
     a, b = two
-    (a.mount / "f").write_bytes(version(0))
+    (a.mount / name).write_bytes(version(0))
     both_have(a, b)
-    with (b.mount / "f").open("rb", buffering=0) as reader:
-        replace_ten_times(a, b)
+    with (b.mount / name).open("rb", buffering=0) as reader:
+        replace_ten_times(a, b, name)
         collect(a)
         assert versions_in(reader.read()) == {b"version    0"}
-    assert versions_in((b.mount / "f").read_bytes()) == {b"version   10"}
+    assert versions_in((b.mount / name).read_bytes()) == {b"version   10"}
 
 
-def test_a_mapping_shows_one_version(two: tuple[Device, Device]) -> None:
+def test_a_mapping_shows_one_version(two: tuple[Device, Device], name: str) -> None:
     """mmap: pages that are touched late are of the version that was mapped."""
     a, b = two
-    (a.mount / "f").write_bytes(version(0))
+    (a.mount / name).write_bytes(version(0))
     both_have(a, b)
-    with (b.mount / "f").open("rb") as file:
+    with (b.mount / name).open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
     assert mapped[:12] == b"version    0"
-    replace_ten_times(a, b)
+    replace_ten_times(a, b, name)
     assert versions_in(mapped[:]) == {b"version    0"}
     mapped.close()
-    assert versions_in((b.mount / "f").read_bytes()) == {b"version   10"}
+    assert versions_in((b.mount / name).read_bytes()) == {b"version   10"}
 
 
 def test_what_is_written_back_after_the_close_is_a_conflict_and_not_lost(
-    two: tuple[Device, Device],
+    two: tuple[Device, Device], name: str
 ) -> None:
     """A shared mapping is written to after ten replaces; its file is closed long before it is unmapped."""
     a, b = two
-    (a.mount / "f").write_bytes(version(0))
+    (a.mount / name).write_bytes(version(0))
     both_have(a, b)
-    with (b.mount / "f").open("r+b") as file:
+    with (b.mount / name).open("r+b") as file:
         mapped = mmap.mmap(file.fileno(), 0)
-    replace_ten_times(a, b)
+    replace_ten_times(a, b, name)
     mapped[4096:4116] = b"written through mmap"
     mapped.flush()
     mapped.close()
-    eventually(lambda: len(b.conflicts()) == 1, "the write is a version of its own", 15)
+    eventually(lambda: len(conflicts_of(b, name)) == 1, "the write is a version of its own", 15)
     both_have(a, b)
     for device in two:
-        assert len(device.conflicts()) == 1
+        assert len(conflicts_of(device, name)) == 1
         found = [
-            path.read_bytes() for path in (device.mount / ".atoll" / "conflicts" / "f").iterdir()
+            path.read_bytes() for path in (device.mount / ".atoll" / "conflicts" / name).iterdir()
         ]
-        shown = (device.mount / "f").read_bytes()
+        shown = (device.mount / name).read_bytes()
         assert {b"written through mmap" in data for data in (*found, shown)} == {True, False}
         written = next(data for data in (*found, shown) if b"written through mmap" in data)
         assert versions_in(written) == {b"version    0", b"written thro"}
@@ -165,13 +163,13 @@ def has_rows(file: Path, wanted: int) -> bool:
 
 
 @pytest.fixture
-def database(two: tuple[Device, Device]) -> str:
+def database(two: tuple[Device, Device], name: str) -> str:
     a, b = two
-    with closing(connect(a.mount / "notes.db")) as connection:
+    with closing(connect(a.mount / f"{name}.db")) as connection:
         connection.execute("CREATE TABLE notes (text TEXT)")
         connection.executemany("INSERT INTO notes VALUES (?)", [("x" * 2000,)] * 100)
     both_have(a, b)
-    return "notes.db"
+    return f"{name}.db"
 
 
 def test_a_database_is_not_replaced_while_it_is_open_here(
@@ -192,7 +190,7 @@ def test_a_database_is_not_replaced_while_it_is_open_here(
             assert another.execute("SELECT count(*) FROM notes").fetchone() == (100,)
     eventually(partial(has_rows, b.mount / database, 120), "the change has taken effect", 15)
     assert b.status()["deferred"] == 0
-    assert b.conflicts() == []
+    assert conflicts_of(b, database) == []
 
 
 def test_a_deferred_change_survives_the_death_of_the_node(
