@@ -4,7 +4,7 @@ import pytest
 
 from protocol.records import Register
 from protocol.values import Content, Kind
-from tests.node.filesystem.dances import DANCES, IN_PLACE, KEEP_BACKUP
+from tests.node.filesystem.dances import DANCES, IN_PLACE, KEEP_BACKUP, git_checkout
 from tests.node.filesystem.machines import Machine, Syncing, now
 
 
@@ -152,6 +152,57 @@ class TestEveryWayOfSaving:
         contents = {write.item for write in about[0].writes if write.register is Register.CONTENT}
         backups = {here.item(name) for name in here.names() if name == "f~"}
         assert contents == {shared, *backups}
+
+
+class _PowerCutError(Exception):
+    pass
+
+
+def cut_after(monkeypatch, machine, calls):
+    """Let the node die after so many steps of a program."""
+    left = iter(range(calls))
+    plain = machine._tick
+
+    def counting():
+        if next(left, None) is None:
+            raise _PowerCutError
+        plain()
+
+    monkeypatch.setattr(machine, "_tick", counting)
+
+
+class TestCrashes:
+    # git removes the file itself before it writes anew: then there is nothing, as anywhere.
+    @pytest.mark.parametrize(
+        "dance", [one for one in DANCES if one is not git_checkout], indirect=True
+    )
+    def test_at_no_step_of_a_save_are_both_versions_gone(
+        self, here, there, sync, shared, dance, monkeypatch
+    ):
+        """Either the whole former version is somewhere, or the whole new one is, here and elsewhere."""
+        for calls in range(1, 60):
+            done = True
+            with monkeypatch.context() as patched:
+                cut_after(patched, here, calls)
+                try:
+                    dance(here, b"new")
+                except _PowerCutError:
+                    done = False
+            here.crash()
+            assert {b"old", b"new"} & {data for _, data, _ in here.tree().values()}
+            settle(here)
+            sync()
+            assert there.tree() == here.tree()
+            if done:
+                break
+            for path, (kind, _, _) in reversed(here.tree().items()):
+                (here.rmdir if kind is Kind.DIRECTORY else here.unlink)(path)
+            settle(here)
+            here.put("f", b"old")
+            sync()
+            settle(here)
+        assert done
+        assert here.read("f") == there.read("f") == b"new"
 
 
 class TestWhatIsNoSave:
