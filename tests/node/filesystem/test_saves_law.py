@@ -36,6 +36,14 @@ def counted(monkeypatch):
         monkeypatch.setattr(Saves, way, counting)
 
 
+@pytest.fixture(autouse=True)
+def ordinary_umask():
+    """A node takes everything from others; a test of one leaves that behind in this process."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
 class Folder:
     """The same calls on a real folder."""
 
