@@ -32,6 +32,7 @@ _WILD_NS = (  # 2100 and 1999, from about 2026
     -27 * 365 * DAY_NS,
 )
 _FORGETTING = ("drop index", "restore", "clone")  # own records come back unknown
+_WRONG_CLOCKS = 0.3  # of the runs, so that most failures are read without thinking of clocks
 _QUIET_S = 40.0
 _MAX_ROUNDS = 100
 
@@ -82,6 +83,7 @@ class World:
         self._trace = _Trace()
         self._random = random.Random(f"{plan.seed}/faults")
         self._leap_ns = 0
+        self._has_wrong_clocks = random.Random(f"{plan.seed}/clocks").random() < _WRONG_CLOCKS
         self._clones = 0
         self._backups: dict[int, Disk] = {}
         self._allowed_alarms: set[str] = set()
@@ -100,6 +102,8 @@ class World:
             random.Random(f"{seed}/server").randbytes,
         )
         self._devices = [self._device(number, f"d{number}") for number in range(self._plan.devices)]
+        if self._has_wrong_clocks:
+            self._set_clocks()
         failure: BaseException | None = None
         try:
             async with trio.open_nursery() as nursery:
@@ -123,6 +127,14 @@ class World:
         return Outcome(
             self._trace.digest.hexdigest()[:16], self._counts, trio.current_time() - start, failure
         )
+
+    def _set_clocks(self) -> None:
+        """Clocks that are wrong from the first moment, and that nobody sets right in the end."""
+        draw = random.Random(f"{self._plan.seed}/skews")
+        for device in self._devices:
+            device.skew_ns = draw.choice((0, draw.randrange(-DAY_NS, DAY_NS), *_WILD_NS))
+            device.is_hourly = draw.random() < 0.2
+            self._counts["wrong clocks"] += device.skew_ns != 0 or device.is_hourly
 
     def _device(self, number: int, name: str) -> SimulatedDevice:
         link = Link(self._server, f"{self._plan.seed}/net/{name}", self._counts)
@@ -270,7 +282,8 @@ class World:
         """All faults end; return when nothing changes any more."""
         for device in self._devices:
             device.link.heal()
-            device.skew_ns, device.is_hourly = 0, False
+            if not self._has_wrong_clocks:
+                device.skew_ns, device.is_hourly = 0, False
             device.switch(is_wanted=True)
         self._server.switch(is_wanted=True)
         former, quiet_s = None, 0.0
