@@ -51,6 +51,7 @@ from node.sync.content_sealer import ContentSealer
 from node.sync.deferred_changes import DeferredChanges
 from node.sync.deletion_guard import DeletionGuard
 from node.sync.history_keeper import HistoryKeeper
+from node.sync.lost_blocks import LostBlocks
 from node.sync.merger import Merger
 from node.sync.publisher import CommitClient, Publisher, Writer
 from node.sync.puller import JournalClient, Puller
@@ -244,6 +245,10 @@ class Assembly:
             draw=surroundings.draw,
             run_sync=surroundings.run_sync,
             wait_changed=self.drive.wait_published,
+            lost_blocks=LostBlocks(
+                self.database, self.registers, self.tree, self.journal, self.drive, now_ns
+            ),
+            announce=self.drive.announce,
         )
         self.puller = Puller(
             database=self.database,

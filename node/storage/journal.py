@@ -198,7 +198,7 @@ class Journal:
             blocks: all blocks that the server must hold before it, with the children of pages.
         """
         self._database.execute(
-            "INSERT INTO records VALUES (?,?,?,NULL,?,0)",
+            "INSERT INTO records VALUES (?,?,?,NULL,?,0,0)",
             (record.id, record.record.actor, record.record.sequence, record.to_wire()),
         )
         for block in blocks:
@@ -209,9 +209,9 @@ class Journal:
     def add_received(self, record: SignedRecord, position: int) -> None:
         """Keep a record that came from the server, or note that it has an own one."""
         self._database.execute(
-            "INSERT INTO records VALUES (?,?,?,?,?,0) "
-            "ON CONFLICT DO UPDATE SET position = excluded.position, doubted = 0 "
-            "WHERE position IS NULL",
+            "INSERT INTO records VALUES (?,?,?,?,?,0,1) "
+            "ON CONFLICT DO UPDATE SET position = excluded.position, doubted = 0, "
+            "may_be_elsewhere = 1 WHERE position IS NULL",
             (record.id, record.record.actor, record.record.sequence, position, record.to_wire()),
         )
 
@@ -264,10 +264,18 @@ class Journal:
     def acknowledge(self, record: RecordId, position: int) -> None:
         """The server holds the record for good."""
         self._database.execute(
-            "UPDATE records SET position = ?, doubted = 0 WHERE record = ?", (position, record)
+            "UPDATE records SET position = ?, doubted = 0, may_be_elsewhere = 1 WHERE record = ?",
+            (position, record),
         )
         self._database.execute("DELETE FROM record_blocks WHERE record = ?", (record,))
         self.drop_if_dead(record)
+
+    def is_only_here(self, record: RecordId) -> bool:
+        """Whether a record was made here and nobody else can have it or its blocks."""
+        row = self._database.row(
+            "SELECT 1 FROM records WHERE record = ? AND may_be_elsewhere = 0", (record,)
+        )
+        return row is not None
 
     def count_outbox(self) -> int:
         """Sealed records that the server has not acknowledged."""
@@ -299,6 +307,8 @@ class Journal:
         A record that the server still has is acknowledged with its present position when its journal
         is read anew; the rest goes when that is done. What was never sent goes meanwhile.
         """
+        # The former server may have handed on what it had not yet acknowledged.
+        self._database.execute("UPDATE records SET may_be_elsewhere = 1")
         rows = self._database.execute("SELECT record FROM records WHERE position IS NOT NULL")
         for (record,) in list(rows):
             self._database.execute("UPDATE records SET doubted = 1 WHERE record = ?", (record,))

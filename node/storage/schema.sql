@@ -94,8 +94,9 @@ CREATE TABLE records (
     sequence INTEGER NOT NULL,
     position INTEGER,               -- in the server's journal; NULL: still to be sent
     wire     BLOB NOT NULL,
-    doubted  INTEGER NOT NULL DEFAULT 0  -- 1: a server that began anew once had it; it is sent again
+    doubted  INTEGER NOT NULL DEFAULT 0, -- 1: a server that began anew once had it; it is sent again
                                          -- if that server's journal, read to its end, lacks it
+    may_be_elsewhere INTEGER NOT NULL DEFAULT 1 -- 0: made here, and surely nowhere else yet
 ) STRICT;
 CREATE INDEX outbox ON records (doubted, actor, sequence) WHERE position IS NULL;
 CREATE INDEX records_by_position ON records (position) WHERE position IS NOT NULL;

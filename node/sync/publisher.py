@@ -6,10 +6,11 @@ former run ended, since groups and outbox are in the index. Called by `node.main
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 import trio
@@ -28,6 +29,7 @@ from node.storage.tree import Tree
 from node.sync.block_uploader import BlockUploader
 from node.sync.content_sealer import ContentSealer, SealedContent, StagedSource
 from node.sync.deletion_guard import DeletionGuard
+from node.sync.lost_blocks import LostBlocks
 from node.sync.reissue import Reissue
 from node.sync.trust import Trust
 from node.sync.work_nursery import open_work_nursery
@@ -123,6 +125,8 @@ class Publisher:
         draw: Callable[[], float],
         run_sync: RunSync,
         wait_changed: Callable[[], Awaitable[None]],
+        lost_blocks: LostBlocks,
+        announce: Callable[[list[Any]], Awaitable[None]],
     ) -> None:
         self._database = database
         self._registers = registers
@@ -145,6 +149,8 @@ class Publisher:
         self._draw = draw
         self._run_sync = run_sync
         self._wait_changed = wait_changed
+        self._lost_blocks = lost_blocks
+        self._announce = announce
         self._has_outbox = trio.Event()
         self._staged_groups: set[int] = set()
         self._in_flight: set[bytes] = set()
@@ -466,7 +472,7 @@ class Publisher:
             if not _is_of_one_record(error):
                 raise
             if len(batch) == 1:
-                self._put_aside(batch[0], error)
+                await self._put_aside(batch[0], error)
                 return
             for record in batch:
                 await self._send([record])
@@ -491,15 +497,27 @@ class Publisher:
         if is_retried:
             await trio.sleep(1)
 
-    def _put_aside(self, record: OutboxRecord, error: NodeError) -> None:
-        """Send a record later whose blocks are not here, or not wanted by the server now.
+    async def _put_aside(self, record: OutboxRecord, error: NodeError) -> None:
+        """Send a record later whose blocks can not be read, or are not wanted by the server now.
 
         One that was covered meanwhile is given up: nobody has its bytes from this device any more.
+        So is one that nobody else has heard of, if its blocks are neither here nor at the server: what
+        it wrote is written over.
         """
         self._note(error)
         with self._database.transaction():
             if isinstance(error, StorageError) and self._journal.give_up_dead(record.id):
                 return
+        is_gone = isinstance(error, StorageError) and error.errno == errno.ENOENT
+        if is_gone and self._journal.is_only_here(record.id):
+            with self._database.transaction():
+                number, stale = self._lost_blocks.replace(SignedRecord.from_wire(record.wire))
+                group = self._journal.group(number)
+                assert group is not None
+                self._seal_group(group, self._registers.pending_writes(number))
+            await self._announce(stale)
+            return
+        with self._database.transaction():
             self._journal.raise_alarm(
                 "unsent",
                 f"a change can not be sent to the server now, others go on: {error.message}",

@@ -42,6 +42,7 @@ from server.errors import ApiError, StorageFullError
 from server.services.all_services import Services
 from server.services.ports import Surroundings
 from server.services.sessions import Session
+from tests.node.drives import inline
 from tests.node.storage.indexes import version_of
 from tests.server.client import some_block
 from tests.server.fakes.memory_blobs import MemoryBlockStore
@@ -141,8 +142,10 @@ class Peer:
             now_ns=lambda: 1_800_000_000 * 10**9,
             token_bytes=bytes,
             draw=lambda: 0.5,
-            run_sync=trio.to_thread.run_sync,
+            run_sync=inline,
             wait_changed=trio.sleep_forever,
+            lost_blocks=unused,
+            announce=unused,
         )
 
     def hear(self, record: SignedRecord, context: Context, blocks: Sequence[SealedBlock]) -> None:
@@ -152,6 +155,7 @@ class Peer:
         dot = Dot(record.record.actor, write.n)
         with self.database.transaction():
             self.journal.add_own(record, record.record.blocks)
+            self.database.execute("UPDATE records SET may_be_elsewhere = 1")
             self.registers.apply_remote(
                 write.item,
                 Register.CONTENT,

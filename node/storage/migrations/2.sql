@@ -4,6 +4,7 @@ ALTER TABLE groups ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE alarms ADD COLUMN evidence BLOB;
 ALTER TABLE items ADD COLUMN twin BLOB;
 ALTER TABLE records ADD COLUMN doubted INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE records ADD COLUMN may_be_elsewhere INTEGER NOT NULL DEFAULT 1;
 DROP INDEX outbox;
 CREATE INDEX outbox ON records (doubted, actor, sequence) WHERE position IS NULL;
 INSERT INTO meta VALUES ('twins_unknown', 1);  -- the tree finds them when it opens
