@@ -242,16 +242,26 @@ class Registers:
         return True
 
     def pending_writes(self, group: int) -> list[PendingWrite]:
-        """The writes of a group, by item and register."""
+        """The writes of a group, by item, register and count."""
         rows = self._database.execute(
             f"SELECT item, register, {_COLUMNS} FROM versions WHERE pending = ? "
-            "ORDER BY item, register",
+            "ORDER BY item, register, n",
             (group,),
         )
         return [
             PendingWrite(ItemId(row[0]), Register(row[1]), _version(Register(row[1]), row[2:]))
             for row in rows
         ]
+
+    def move_pending(self, writes: Iterable[PendingWrite], group: int) -> None:
+        """Let waiting writes wait in another group."""
+        for write in writes:
+            dot = write.version.dot
+            self._database.execute(
+                "UPDATE versions SET pending = ? WHERE item = ? AND register = ? AND actor = ? "
+                "AND n = ? AND pending IS NOT NULL",
+                (group, write.item, int(write.register), dot.actor, dot.n),
+            )
 
     def has_siblings(self, item: ItemId) -> bool:
         """Whether some register of an item has several live versions: their times decide."""

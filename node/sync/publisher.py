@@ -37,7 +37,7 @@ from node.sync.workers import RunSync
 from protocol.crypto.signing import SigningKey
 from protocol.http_api import MAX_COMMIT_RECORDS, CommitResponse, ErrorBody, ErrorCode
 from protocol.ids import INCARNATION_BYTES, BlockId, ItemId, NamespaceId, actor_id
-from protocol.limits import MAX_BODY_BYTES
+from protocol.limits import MAX_BODY_BYTES, MAX_RECORD_WRITES
 from protocol.records import NO_RECORD, Register, SignedRecord
 from protocol.values import Content, Kind
 
@@ -215,7 +215,7 @@ class Publisher:
         for group in groups:
             if group.id in self._staged_groups:
                 continue
-            writes = self._registers.pending_writes(group.id)
+            writes = self._fitting(group, self._registers.pending_writes(group.id))
             if not self._may_seal(group, writes):
                 continue
             if any(isinstance(write.version.value, StagedContent) for write in writes):
@@ -226,6 +226,27 @@ class Publisher:
                 self._seal_group(group, writes)
                 await trio.lowlevel.checkpoint()
         return self._journal.count_groups() > 0
+
+    def _fitting(self, group: Group, writes: list[PendingWrite]) -> list[PendingWrite]:
+        """The writes of a group that one record can carry; the others get a group of their own.
+
+        Two programs that had opened different versions of one file leave two siblings here, and a
+        record writes each register once.
+        """
+        places: set[tuple[ItemId, Register]] = set()
+        kept: list[PendingWrite] = []
+        others: list[PendingWrite] = []
+        for write in writes:
+            place = (write.item, write.register)
+            fits = place not in places and len(kept) < MAX_RECORD_WRITES
+            (kept if fits else others).append(write)
+            places.add(place)
+        if others:
+            with self._database.transaction():
+                number = self._journal.open_group(group.last_us, [])
+                self._registers.move_pending(others, number)
+                self._journal.make_urgent([number])
+        return kept
 
     def _may_seal(self, group: Group, writes: Sequence[PendingWrite]) -> bool:
         """Whether a group may go; one that deletes too much is held until somebody approves."""
@@ -544,6 +565,8 @@ class Publisher:
         if error.code in (ErrorCode.FORK, ErrorCode.DOT_REUSED):
             self._publish_anew(record, error)
             return False
+        if self._journal.give_up_dead(record.id):
+            return False  # what it wrote was written over since
         self._refused.add(record.id)
         self._journal.raise_alarm(
             "refused",

@@ -54,3 +54,15 @@ def test_runs_are_repeatable_only_under_the_script():
 def test_nothing_that_was_acknowledged_is_lost_and_all_devices_agree(half):
     result = simulated("--first", str(half * SEEDS), "--seeds", str(SEEDS))
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("seed", "steps"),
+    [
+        ("139", "10-12,18,49,54,59"),  # a loss of power took blocks that nobody had synced
+        ("20023", "3-5,9-12,15,17-18,20-21"),  # siblings of one file were sealed into one record
+    ],
+)
+def test_what_once_failed_holds(seed, steps):
+    result = simulated("--seed", seed, "--steps", steps)
+    assert result.returncode == 0, result.stdout + result.stderr
