@@ -117,6 +117,11 @@ class SimulatedDevice:
         )
 
     @property
+    def has_conflicts(self) -> bool:
+        """Whether some file has conflict versions there, which may still be merged."""
+        return self.parts is not None and bool(self.parts.conflicts.versions())
+
+    @property
     def has_unsent(self) -> bool:
         """Whether something was written there that the server does not have."""
         parts = self.parts

@@ -68,7 +68,7 @@ def test_a_request_is_carried_out_although_its_answer_is_lost(parts):
         client = SimulatedClient(parts.link, credentials)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(parts.server.run)
-            await trio.testing.wait_all_tasks_blocked()
+            await trio.sleep(1)
             assert len(await client.whole_account_log(account)) == MAX_DEVICES + 2
             parts.link.is_cut_down = True
             with pytest.raises(ServerError) as error:

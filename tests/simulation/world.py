@@ -33,8 +33,10 @@ _WILD_NS = (  # 2100 and 1999, from about 2026
 )
 _FORGETTING = ("drop index", "restore", "clone")  # own records come back unknown
 _WRONG_CLOCKS = 0.3  # of the runs, so that most failures are read without thinking of clocks
-_QUIET_S = 40.0
-_MAX_ROUNDS = 100
+_MERGING_S = 45.0  # the last one to merge waits for 30 s and some jitter
+_QUIET_S = 5.0
+_ROUND_S = 2.5
+_MAX_ROUNDS = 400
 
 
 @dataclass
@@ -190,7 +192,7 @@ class World:
         if step.action in _FORGETTING:
             self._allowed_alarms.add("copy")
         if step.action == "power":
-            self._allowed_alarms.add("staging")
+            self._allowed_alarms |= {"staging", "lost"}
         await acts[step.action](device, step)
 
     async def _crash(self, device: SimulatedDevice, step: Step) -> None:
@@ -288,7 +290,7 @@ class World:
         self._server.switch(is_wanted=True)
         former, quiet_s = None, 0.0
         for _ in range(_MAX_ROUNDS):
-            await trio.sleep(10)
+            await trio.sleep(_ROUND_S)
             for device in self._devices:
                 device.link.heal()
                 if not device.is_wanted:
@@ -296,9 +298,10 @@ class World:
             self._server.switch(is_wanted=True)
             head = self._server.head
             state = (head, all(device.is_idle(head) for device in self._devices))
-            quiet_s = quiet_s + 10 if state == former and state[1] else 0.0
+            quiet_s = quiet_s + _ROUND_S if state == former and state[1] else 0.0
             former = state
-            if quiet_s >= _QUIET_S:
+            has_conflicts = any(device.has_conflicts for device in self._devices)
+            if quiet_s >= (_MERGING_S if has_conflicts else _QUIET_S):
                 return
         waiting = {device.number: device.describe() for device in self._devices}
         raise BrokenPromiseError(f"things do not settle: {waiting}")
