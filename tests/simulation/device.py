@@ -219,6 +219,8 @@ class SimulatedDevice:
             return
         if not self.has_unsent:
             self._ledger.sent(self.number)
+        assert self.programs is not None
+        self.programs.is_over = True
         self._runs += 1
         self._use(self.disk.copied_to(self._home()))
         self._scope.cancel()

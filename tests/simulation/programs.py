@@ -55,7 +55,11 @@ class Place:
 
 
 class Programs:
-    """The programs of one run of one device."""
+    """The programs of one run of one device.
+
+    Attributes:
+        is_over: the device has died; what a step still does until its next await does not count.
+    """
 
     def __init__(self, device: int, drive: Drive, ledger: Ledger, counts: Counter[str]) -> None:
         self._device = device
@@ -63,6 +67,7 @@ class Programs:
         self._ledger = ledger
         self._counts = counts
         self._known: Counter[int] = Counter()
+        self.is_over = False
         self._does: dict[str, Callable[[Step, list[Place]], Awaitable[None]]] = {
             "create": self._create,
             "edit": self._edit,
@@ -165,7 +170,8 @@ class Programs:
             await self._drive.fsync(handle)
         else:
             await self._drive.flush(handle)
-        self._ledger.written(self._device, self._mark, is_synced=is_synced)
+        if not self.is_over:
+            self._ledger.written(self._device, self._mark, is_synced=is_synced)
         self._counts["fsync"] += is_synced
         await self._release(handle)
 
