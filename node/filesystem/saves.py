@@ -196,6 +196,10 @@ class Saves(Edits):
         self, first_parent: ItemRow, first: EntryRow, second_parent: ItemRow, second: EntryRow
     ) -> tuple[Shown, ...]:
         """As `Edits.exchange`; of a new file and another, both names keep their items."""
+        if (first.parent, first.name) == (second.parent, second.name):
+            # Rivals for one name are written as one as soon as they hold the same bytes, which a
+            # trade of contents passes through: they change places instead.
+            return super().exchange(first_parent, first, second_parent, second)
         now_ns = self._now_ns()
         ways = [(first, second), (second, first)]
         ages = {way: self._lately.age_ns(way[0].item, now_ns) for way in ways}

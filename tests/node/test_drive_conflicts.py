@@ -162,3 +162,20 @@ async def test_merged_bytes_have_a_time_of_their_own_whatever_the_clock_says(
     assert a.drive.stage(item, b"x", 5).mtime_ns == a.index.now_ns
     ahead_ns = a.index.now_ns + 10**18
     assert a.drive.stage(item, b"x", ahead_ns).mtime_ns == ahead_ns + 1
+
+
+async def test_rivals_for_one_name_that_are_exchanged_hold_what_they_held(
+    world: DriveWorld,
+) -> None:
+    """Found by the simulation: the trade of contents by which a save keeps its item lost one."""
+    a, b = world.devices
+    await a.write_file("a.txt", b"by A")
+    await b.write_file("a.txt", b"by B")
+    world.sync()
+    shown, rival = sorted(name.decode() for name, _ in a.listed("") if name != b".atoll")
+    before = {name: await a.read_file(name) for name in (shown, rival)}
+    a.drive.rename(ROOT_INODE, shown.encode(), ROOT_INODE, rival.encode(), exchange=True)
+    world.sync()
+    for device in world.devices:
+        found = {name: await device.read_file(name) for name in (shown, rival)}
+        assert found == {shown: before[rival], rival: before[shown]}
