@@ -82,7 +82,7 @@ class Disk:
             lost += 1
             path.unlink(missing_ok=True)
             if after is not None:
-                path.parent.mkdir(mode=0o700, exist_ok=True)
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 path.write_bytes(after)
                 path.chmod(0o600)
         self.all_synced()
