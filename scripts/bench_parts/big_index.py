@@ -126,7 +126,7 @@ def _rows(
         ]
         # No place of the server's journal, which must give what it acknowledged.
         place = -1 - number
-        rows["records"].append((record, actor, number + 1, place, os.urandom(_WIRE_BYTES), 0))
+        rows["records"].append((record, actor, number + 1, place, os.urandom(_WIRE_BYTES), 0, 1))
         kind = Kind.DIRECTORY if is_folder else Kind.FILE
         rows["items"].append(_item_row(number + 2, item, kind, size, actor))
         rows["links"].append(

@@ -55,6 +55,7 @@ def texts(index: Index) -> dict[str, str]:
     return found
 
 
+@pytest.mark.no_cover  # counting lines would double its time
 def test_no_twin_appears_through_merging_editing_renaming_and_deleting(world: World) -> None:
     one, two = world.indexes
     files = expected()

@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from contextlib import suppress
 
+import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
@@ -202,6 +203,7 @@ def test_any_order_of_delivery_shows_the_same_tree(pool, data, program, count, b
 WALKS = 120
 
 
+@pytest.mark.no_cover  # counting lines would double its time
 def test_random_walks_reach_everything_that_is_not_local(pool):
     """The same law on longer programs that a seed makes; and proof of what they met."""
     found: Counter = Counter()
