@@ -441,6 +441,10 @@ class Journal:
             (time_us, kind, message, _packed(evidence), _MAX_ALARMS),
         )
 
+    def settle_alarms(self, kind: str) -> None:
+        """What these alarms told of is over."""
+        self._database.execute("DELETE FROM alarms WHERE kind = ?", (kind,))
+
     def alarms(self) -> list[Alarm]:
         """What the user must know of, oldest first."""
         rows = self._database.execute(

@@ -513,6 +513,8 @@ class Publisher:
                     self._journal.advance(response.journal_epoch, result.position)
                 elif result.error is not None:
                     is_retried |= self._refuse(record, result.error)
+            if not self._journal.count_outbox():
+                self._journal.settle_alarms("unsent")
         self._cache.unprotect([block for block in blocks if not self._journal.needs_block(block)])
         self.last_error = None
         if is_retried:
