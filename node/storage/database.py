@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ SCHEMA_VERSION = 2
 CHECKPOINT_PAGES = 1000
 """Pages in the write-ahead log from which on `checkpoint` is worth while: 4 MiB."""
 
-_BACKSTOP_PAGES = 16_000  # 64 MiB: whoever commits then waits for a checkpoint of its own
+_BACKSTOP_PAGES = 4000  # 16 MiB: whoever commits then makes a checkpoint of its own
 _FOLDER = Path(__file__).parent
 _KEY_BYTES = 32
 
@@ -104,7 +104,9 @@ class Database:
     def _after_commit(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
         # After a whole checkpoint the next commit begins the log anew, and counts from there.
         if pages >= _BACKSTOP_PAGES:
-            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            # The commit has succeeded, whatever becomes of this; the other one may be at it.
+            with suppress(apsw.Error):
+                self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         elif pages >= CHECKPOINT_PAGES:
             self._on_long_log()
         return int(apsw.SQLITE_OK)

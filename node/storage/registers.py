@@ -353,7 +353,7 @@ class Registers:
     def items_in_staging(self) -> list[ItemId]:
         """The items of which a waiting content is in staging."""
         rows = self._database.execute(
-            "SELECT DISTINCT item FROM versions WHERE staging IS NOT NULL ORDER BY item"
+            "SELECT DISTINCT item FROM versions WHERE pending IS NOT NULL AND staging IS NOT NULL ORDER BY item"
         )
         return [ItemId(item) for (item,) in rows]
 
