@@ -584,7 +584,7 @@ class Drive:
         with self._told(), self._database.transaction():
             for each in together:
                 self._files.register(each, is_urgent=not family and self._files.goes_at_once(each))
-            self._edits.write_all(family)
+            self._edits.keep_together(family)
         for each in together:
             self._tell_of_new_version(each)
 

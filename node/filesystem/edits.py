@@ -300,22 +300,6 @@ class Edits:
             with self._database.transaction():
                 self._journal.open_group(self._now_ns() // 1000, groups)
 
-    def write_all(self, items: Sequence[ItemId]) -> None:
-        """Let a record that writes one of these items write all that are shown, as they are.
-
-        So the later one of two such records wins with all its items, and never with some of them.
-        """
-        waiting = [item for item in items if self._registers.is_waiting(item, Register.CONTENT)]
-        for item in items if waiting else ():
-            row = self._tree.item(item)
-            if item in waiting or row is None or not self._tree.link_count(item):
-                continue
-            version = self._registers.content(item, row.content)
-            assert version is not None
-            content = replace(version.value, origin=version.value.origin or version.dot)
-            self.write_content(item, content, version, is_urgent=False)
-        self.keep_together(items)
-
     def make_urgent(self, item: ItemId, *, but: Iterable[ItemId] = ()) -> None:
         """Publish what waits for this item, or for entries of this folder, at once.
 
