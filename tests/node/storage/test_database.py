@@ -1,3 +1,4 @@
+import gc
 import resource
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -206,3 +207,14 @@ def test_a_long_log_is_told_and_a_checkpoint_beside_the_writer_shortens_it(tmp_p
     assert reopened.meta("name") == "in a log that began anew"
     assert reopened.meta(f"name {CHECKPOINT_PAGES - 1}") == bytes(5000)
     reopened.close()
+
+
+def test_reading_and_writing_by_turns_keeps_nothing_in_memory(database):
+    """apsw 3.54 never frees a cursor that was read row by row while another one was made."""
+    for number in range(300):
+        database.set_meta(f"name {number}", number)
+        rows = database.execute("SELECT value FROM meta WHERE key = ?", (f"name {number}",))
+        values = [value for (value,) in rows]
+        database.set_meta("last", values[0])
+    cursors = sum(isinstance(each, apsw.Cursor) for each in gc.get_objects())
+    assert cursors < 20
