@@ -659,8 +659,10 @@ class Drive:
     def expect_remote_changes(self, items: Iterable[ItemId]) -> None:
         """Remember what inodes show that the kernel knows, before these items are changed."""
         for item in items:
+            if self._tree.inode(item) not in self._lookups:
+                continue
             row = self._tree.item(item)
-            if row is not None and row.kind is Kind.FILE and row.inode in self._lookups:
+            if row is not None and row.kind is Kind.FILE:
                 version = self._registers.content(item, row.content)
                 if version is not None:
                     self._shown_before[row.inode] = version
@@ -673,19 +675,22 @@ class Drive:
         """
         stale: list[Invalidation] = []
         for item in changes.contents:
+            inode = self._tree.inode(item)
+            if inode not in self._lookups and (inode is None or self._files.get(inode) is None):
+                continue
             row = self._tree.item(item)
             if row is None or row.kind is Kind.DIRECTORY:
                 continue
             for parent, shown in self._replace_inode(row):
                 stale.append(StaleEntry(parent, shown))
         for parent_item, shown in changes.entries:
-            parent_row = self._tree.item(parent_item)
-            if parent_row is not None:
-                stale.append(StaleEntry(parent_row.inode, shown))
+            parent_inode = self._tree.inode(parent_item)
+            if parent_inode is not None:
+                stale.append(StaleEntry(parent_inode, shown))
         for item in changes.items:
-            row = self._tree.item(item)
-            if row is not None and (row.inode in self._lookups or row.inode == ROOT_INODE):
-                stale.append(StaleInode(row.inode, data=False))
+            inode = self._tree.inode(item)
+            if inode is not None and (inode in self._lookups or inode == ROOT_INODE):
+                stale.append(StaleInode(inode, data=False))
         self._shown_before.clear()
         if self._tree.unsettled:
             self._unsettled.set()

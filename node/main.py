@@ -21,7 +21,7 @@ from node.control.conflict_commands import ConflictCommands
 from node.control.server import ControlServer
 from node.core.account_keys import DeviceKeyPair
 from node.errors import NodeError
-from node.memory import reuse_large_buffers
+from node.memory import reuse_large_buffers, spare_long_lived_objects
 from node.net.access_tokens import DeviceCredentials
 from node.net.server_address import ServerAddress
 from node.net.server_client import ServerClient
@@ -118,6 +118,7 @@ class _Node:
         self._control = ControlServer(
             settings.home, commands.handlers() | conflict_commands.handlers()
         )
+        spare_long_lived_objects()
 
     async def run(self) -> None:
         """Serve until told to stop, then write out, unmount and end."""

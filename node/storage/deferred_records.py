@@ -6,6 +6,7 @@ Called by the intake and by `node.sync.deferred_changes`, inside their transacti
 from __future__ import annotations
 
 from node.storage.database import Database
+from node.storage.emptiness import Emptiness
 from protocol.ids import RecordId
 from protocol.records import SignedRecord
 
@@ -15,9 +16,11 @@ class DeferredRecords:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._is_empty = Emptiness(database, "SELECT 1 FROM deferred LIMIT 1")
 
     def put(self, signed: SignedRecord, position: int) -> None:
         """Keep a record for later."""
+        self._is_empty.end()
         self._database.execute(
             "INSERT OR REPLACE INTO deferred VALUES (?,?,?)",
             (signed.id, position, signed.to_wire()),
@@ -25,6 +28,8 @@ class DeferredRecords:
 
     def has(self, record: RecordId) -> bool:
         """Whether a record waits."""
+        if self._is_empty:
+            return False
         return self._database.row("SELECT 1 FROM deferred WHERE record = ?", (record,)) is not None
 
     def drop(self, record: RecordId) -> None:

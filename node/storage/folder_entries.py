@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 
 from node.core.tree_view import CONTEST_MARK, Candidate, share_name, shown_names
 from node.storage.database import Database
+from node.storage.emptiness import Emptiness
 from node.storage.hanging import PLACED_LINK_COLUMNS, Slot, placed_link
 from protocol.ids import DeviceId, ItemId, LinkId
 
@@ -48,15 +49,22 @@ class FolderEntries:
 
     def __init__(self, database: Database, device_name: Callable[[DeviceId], str]) -> None:
         self._database = database
+        self._are_none_merged = Emptiness(
+            database, "SELECT 1 FROM items WHERE merged_into IS NOT NULL LIMIT 1"
+        )
         self._device_name = device_name
 
     def merged_folders(self, folder: ItemId) -> list[ItemId]:
         """The folder and those that are shown as one with it."""
+        if self._are_none_merged:
+            return [folder]
         rows = self._database.execute("SELECT item FROM items WHERE merged_into = ?", (folder,))
         return [folder, *(ItemId(item) for (item,) in rows)]
 
     def standing_for(self, folder: ItemId) -> ItemId:
         """The folder that stands for all that are merged with this one."""
+        if self._are_none_merged:
+            return folder
         row = self._database.row("SELECT merged_into FROM items WHERE item = ?", (folder,))
         return ItemId(row[0]) if row is not None and row[0] is not None else folder
 
@@ -76,7 +84,7 @@ class FolderEntries:
             for parent, name in slots
             for slot in ((parent, name), (self.standing_for(parent), name))
         )
-        for item in items:
+        for item in () if self._are_none_merged else items:
             if not self._hangs_as_folder(item):
                 self._merge(item, None, queue)
         dirty: dict[Slot, None] = {}
@@ -134,6 +142,9 @@ class FolderEntries:
 
     def _merge(self, folder: ItemId, keeper: ItemId | None, queue: _Queue) -> None:
         """Show a folder's entries in another's, or (None) in its own."""
+        if keeper is None and self._are_none_merged:
+            return
+        self._are_none_merged.end()
         row = self._database.row("SELECT merged_into FROM items WHERE item = ?", (folder,))
         if row is None or row[0] == keeper:
             return

@@ -13,6 +13,7 @@ from typing import Any
 
 from node.core.tree_view import ItemView, Move, PlacedLink, cut_cycles
 from node.storage.database import Database
+from node.storage.emptiness import Emptiness
 from protocol.ids import ROOT_ITEM, ActorId, DeviceId, ItemId, LinkId
 from protocol.values import Link
 from protocol.version_vector import Dot
@@ -39,6 +40,7 @@ class Hanging:
 
     def __init__(self, database: Database, view: Callable[[ItemId], ItemView]) -> None:
         self._database = database
+        self._are_none_cut = Emptiness(database, "SELECT 1 FROM cuts LIMIT 1")
         self._view = view
 
     def hang(self, item: ItemId, view: ItemView | None) -> Touched:
@@ -59,11 +61,11 @@ class Hanging:
                 continue
             if is_folder or was_folder:
                 folders.add(current)
-            self._database.execute("DELETE FROM cuts WHERE folder = ?", (current,))
+            self._forget_cut(current)
             self._store(current, links, is_folder, touched)
             parents = {placed.link.parent for placed in (*before, *links)}
             unsettled.extend(parent for parent in sorted(parents) if self._may_turn(parent))
-        if self._database.row("SELECT 1 FROM cuts WHERE folder = ?", (item,)) is not None:
+        if self._wanted_parent(item) is not None:
             folders.add(item)  # its former places may be others now
         self._cut(folders, touched)
         return touched
@@ -87,9 +89,8 @@ class Hanging:
 
     def _wanted_before(self, item: ItemId) -> tuple[tuple[PlacedLink, ...], bool]:
         links = self._links(item)
-        row = self._database.row("SELECT wanted FROM cuts WHERE folder = ?", (item,))
-        if row is not None:
-            links = [(_below(placed, ItemId(row[0])), is_folder) for placed, is_folder in links]
+        if (parent := self._wanted_parent(item)) is not None:
+            links = [(_below(placed, parent), is_folder) for placed, is_folder in links]
         ordered = sorted((placed for placed, _ in links), key=lambda placed: placed.link.id)
         return tuple(ordered), any(is_folder for _, is_folder in links)
 
@@ -133,9 +134,12 @@ class Hanging:
             return False
         is_shown = self._database.row("SELECT 1 FROM links WHERE item = ?", (folder,)) is not None
         # Deleted folders hang in each other only in a cycle; then the number of children says little.
-        return is_shown != self._has_child(folder, "1") or self._has_cuts()
+        return is_shown != self._has_child(folder, "1") or not self._are_none_cut
 
     def _has_child(self, folder: ItemId, condition: str) -> bool:
+        if self._are_none_cut:
+            child = f"SELECT 1 FROM links WHERE parent = ? AND {condition} LIMIT 1"
+            return self._database.row(child, (folder,)) is not None
         row = self._database.row(
             f"SELECT EXISTS (SELECT 1 FROM links WHERE parent = ?1 AND {condition} "
             "AND NOT EXISTS (SELECT 1 FROM cuts WHERE folder = item)) "
@@ -145,12 +149,22 @@ class Hanging:
         )
         return row is not None and bool(row[0])
 
-    def _has_cuts(self) -> bool:
-        return self._database.row("SELECT 1 FROM cuts LIMIT 1") is not None
+    def _wanted_parent(self, folder: ItemId) -> ItemId | None:
+        """Where a folder wants to hang that a cycle keeps from there."""
+        if self._are_none_cut:
+            return None
+        row = self._database.row("SELECT wanted FROM cuts WHERE folder = ?", (folder,))
+        return None if row is None else ItemId(row[0])
+
+    def _forget_cut(self, folder: ItemId) -> None:
+        if not self._are_none_cut:
+            self._database.execute("DELETE FROM cuts WHERE folder = ?", (folder,))
 
     def _cut(self, changed: Iterable[ItemId], touched: Touched) -> None:
         """Keep the cuts right after folders changed where they want to hang."""
         folders = sorted(changed)
+        if not folders and self._are_none_cut:
+            return
         present = {
             ItemId(folder): ItemId(parent)
             for folder, parent in self._database.execute("SELECT folder, parent FROM cuts")
@@ -162,10 +176,11 @@ class Hanging:
             if cuts.get(folder) == present.get(folder):
                 continue
             wanted, _ = self._wanted_before(folder)
-            self._database.execute("DELETE FROM cuts WHERE folder = ?", (folder,))
+            self._forget_cut(folder)
             parent = cuts.get(folder)
             if parent is not None:
                 (placed,) = wanted
+                self._are_none_cut.end()
                 self._database.execute(
                     "INSERT INTO cuts VALUES (?,?,?)", (folder, parent, placed.link.parent)
                 )

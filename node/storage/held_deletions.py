@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from node.core.deletion_guard import WINDOW_US
 from node.storage.database import Database
+from node.storage.emptiness import Emptiness
 from protocol.ids import DeviceId, ItemId, RecordId
 from protocol.records import SignedRecord
 
@@ -38,6 +39,7 @@ class HeldDeletions:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._is_empty = Emptiness(database, "SELECT 1 FROM held LIMIT 1")
 
     def counted(self, device: DeviceId, time_us: int) -> tuple[int, int]:
         """Items that a device deleted around a time, and those whose deletion is held."""
@@ -81,6 +83,7 @@ class HeldDeletions:
 
     def hold_record(self, signed: SignedRecord, deletions: int, position: int) -> None:
         """Keep a record until somebody decides."""
+        self._is_empty.end()
         record = signed.record
         self._database.execute(
             "INSERT OR REPLACE INTO held VALUES (?,?,?,?,?,?)",
@@ -96,6 +99,8 @@ class HeldDeletions:
 
     def has_moved(self, record: RecordId, position: int) -> bool:
         """Note where the server's present journal has a record; False when it is not held."""
+        if self._is_empty:
+            return False
         self._database.execute("UPDATE held SET position = ? WHERE record = ?", (position, record))
         return self._database.changes > 0
 

@@ -133,6 +133,11 @@ class Tree:
         row = self._database.row(f"SELECT {_ITEM_COLUMNS} FROM items WHERE item = ?", (item,))
         return None if row is None else _item_row(row)
 
+    def inode(self, item: ItemId) -> int | None:
+        """The inode number of an item, shown or not."""
+        row = self._database.row("SELECT inode FROM items WHERE item = ?", (item,))
+        return None if row is None else int(row[0])
+
     def item_of_inode(self, inode: int) -> ItemRow | None:
         """The row of the item that has this inode number now."""
         row = self._database.row(f"SELECT {_ITEM_COLUMNS} FROM items WHERE inode = ?", (inode,))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -60,6 +61,25 @@ class JournalClient(LogClient, Protocol):
 
     def event_stream(self) -> AbstractAsyncContextManager[AsyncIterator[EventsResponse]]:
         """WebSocket."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """Records as the server gave them.
+
+    Attributes:
+        after: the cursor that they follow.
+        cursor: from where it goes on.
+        head: the last position of the journal.
+        more: whether there is more now.
+        received: verified.
+    """
+
+    after: tuple[str, int]
+    cursor: Cursor
+    head: int
+    more: bool
+    received: list[Received]
 
 
 class Puller:
@@ -224,28 +244,73 @@ class Puller:
     async def _pull_all(self) -> None:
         if not self._trust.is_known or self._has_longer_logs():
             await self._refresh_logs()
+        ahead: _Page | NodeError | None = None
         while True:
             if self._journal.is_to_be_read_again:
                 with self._database.transaction():
                     self._journal.begin_again()
-            epoch, position = self._journal.cursor
-            cursor = Cursor(epoch, position) if epoch else None
+            cursor = self._journal.cursor
+            # What was fetched meanwhile counts only if the reading still goes on from there.
+            page = ahead if isinstance(ahead, _Page) and ahead.after == cursor else None
+            ahead = None
             try:
-                page = await self._client.delta(self._namespace, cursor, _PAGE_RECORDS)
+                page = page or await self._fetch(cursor)
             except RefusedError as error:
                 if error.code != ErrorCode.JOURNAL_EPOCH_CHANGED:
                     raise
                 self._start_over(error)
                 continue
             self.connection = Connection.ONLINE
-            if page.head < position:
+            if page.head < page.after[1]:
                 self._honesty.went_back()
-            await self._apply_page(page, position)
-            if not page.more:
-                with self._database.transaction():
-                    self._journal.end_reading()
-                await self._drive.announce(self._intake.release_settled())
-                return
+            if page.more:
+                ahead = await self._apply_and_fetch_next(page)
+                if isinstance(ahead, NodeError):
+                    raise ahead
+                continue
+            await self._apply(page)
+            with self._database.transaction():
+                self._journal.end_reading()
+            await self._drive.announce(self._intake.release_settled())
+            return
+
+    async def _fetch(self, after: tuple[str, int]) -> _Page:
+        """Records that follow a cursor, verified."""
+        epoch, position = after
+        cursor = Cursor(epoch, position) if epoch else None
+        page = await self._client.delta(self._namespace, cursor, _PAGE_RECORDS)
+        received = await self._verified([(entry.position, entry.record) for entry in page.records])
+        return _Page(after, _cursor(page.cursor), page.head, page.more, received)
+
+    async def _apply_and_fetch_next(self, page: _Page) -> _Page | NodeError | None:
+        """Apply a page while the next one is on its way.
+
+        Returns:
+            The next page, or why there is none; None when the journal changed meanwhile.
+        """
+        outcome: _Page | NodeError | None = None
+
+        async def fetch() -> None:
+            nonlocal outcome
+            try:
+                outcome = await self._fetch((page.cursor.journal_epoch, page.cursor.position))
+            except RefusedError as error:
+                # Asked for again at the right time, a changed journal is answered as ever.
+                outcome = None if error.code == ErrorCode.JOURNAL_EPOCH_CHANGED else error
+            except NodeError as error:
+                outcome = error
+
+        failure: NodeError | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fetch)
+            try:
+                await self._apply(page)
+            except NodeError as error:
+                failure = error
+                nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        return outcome
 
     async def _refresh_logs(self) -> None:
         await self._trust.refresh(self._client)
@@ -264,13 +329,13 @@ class Puller:
                 self._journal.send_all_again()
             self._journal.set_cursor(present, 0)
 
-    async def _apply_page(self, page: DeltaResponse, after: int) -> None:
-        cursor = _cursor(page.cursor)
+    async def _apply(self, page: _Page) -> None:
+        cursor = page.cursor
         if not self._journal.is_reading_again:  # what was compacted since then is not to be given
             with self._database.transaction():
-                given = {entry.record for entry in page.records}
-                self._honesty.check_page(after, cursor.position, given)
-        received = await self._verified([(entry.position, entry.record) for entry in page.records])
+                given = {each.wire for each in page.received}
+                self._honesty.check_page(page.after[1], cursor.position, given)
+        received = page.received
         while received:
             count, stale = self._intake.take_some(received, cursor.journal_epoch)
             received = received[count:]
