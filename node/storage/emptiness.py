@@ -15,7 +15,8 @@ class Emptiness:
     """
 
     def __init__(self, database: Database, query: str) -> None:
-        """
+        """Remember nothing yet.
+
         Args:
             query: has a row when the table is not empty; ends with LIMIT 1.
         """

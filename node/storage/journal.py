@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from node.storage.database import Database
 from protocol import codec
-from protocol.ids import ActorId, BlockId, DeviceId, ItemId, RecordId
+from protocol.ids import BlockId, DeviceId, ItemId, RecordId
 from protocol.limits import MAX_EVENT_BYTES, MAX_RECORD_BYTES
 from protocol.records import FolderChange, SignedRecord
 
@@ -339,14 +339,6 @@ class Journal:
             (limit,),
         )
         return [wire for (wire,) in rows]
-
-    def head(self, actor: ActorId) -> tuple[int, RecordId] | None:
-        """Sequence and id of the last record of an actor that is stored here."""
-        row = self._database.row(
-            "SELECT sequence, record FROM records WHERE actor = ? ORDER BY sequence DESC LIMIT 1",
-            (actor,),
-        )
-        return None if row is None else (row[0], RecordId(row[1]))
 
     def wire(self, record: RecordId) -> bytes | None:
         """A record as it travels, if it is stored here."""

@@ -28,10 +28,13 @@ class Standing:
 
     def unsent_bytes(self) -> int:
         """Sum of the sizes of shown contents that are not on the server."""
+        # Left to itself, SQLite reads all versions in the order of their items.
         row = self._database.row(
             "SELECT coalesce(sum(size), 0) FROM items WHERE item IN ("
-            "SELECT item FROM versions WHERE register = 2 AND pending IS NOT NULL "
-            "UNION SELECT v.item FROM records AS r JOIN versions AS v ON v.record = r.record "
+            "SELECT item FROM versions INDEXED BY versions_by_group "
+            "WHERE register = 2 AND pending IS NOT NULL UNION SELECT v.item "
+            "FROM records AS r INDEXED BY outbox "
+            "CROSS JOIN versions AS v INDEXED BY versions_by_record ON v.record = r.record "
             "WHERE r.position IS NULL AND v.register = 2)"
         )
         return 0 if row is None else int(row[0])

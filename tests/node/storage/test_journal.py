@@ -152,14 +152,6 @@ class TestOutbox:
         journal.add_received(signed, 4)
         assert journal.count_outbox() == 0
 
-    def test_the_head_of_an_actor_is_its_last_record(self, journal):
-        for sequence in (1, 2):
-            journal.add_own(record(sequence), [])
-        journal.add_own(record(1, incarnation=b"anothers"), [])
-        head = journal.head(record(1).record.actor)
-        assert head == (2, record(2).id)
-        assert journal.head(record(1, incarnation=b"unknown!").record.actor) is None
-
     def test_a_new_server_is_sent_everything_again_with_its_blocks(self, journal):
         own, received = record(1), record(1, BLOCKS[:2], b"anothers")
         journal.add_own(own, [])
