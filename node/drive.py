@@ -157,7 +157,7 @@ class Drive:
         return attributes_of(self._files.overlay(row), links, self._owner)
 
     def _attributes(self, row: ItemRow) -> Attributes:
-        nlink = 1 if row.kind is Kind.DIRECTORY else self._tree.link_count(row.item)
+        nlink = 1 if row.kind is Kind.DIRECTORY else self._tree.name_count(row.item)
         return attributes_of(self._files.overlay(row), nlink, self._owner)
 
     def open_folder(self, inode: int) -> int:

@@ -165,15 +165,15 @@ class Tree:
         """Up to ``limit`` entries of a folder whose shown names follow ``after``, by name.
 
         Returns:
-            Shown name, number of the item's links, and the item.
+            Shown name, under how many names the item is found, and the item.
         """
         rows = self._database.execute(
-            "SELECT e.shown, (SELECT count(*) FROM links AS l WHERE l.item = e.item), "
+            "SELECT e.shown, (SELECT count(*) FROM entries AS o WHERE o.item = e.item), "
             f"{_LOOKUP_COLUMNS} FROM entries AS e JOIN items AS i "
             "ON i.item = e.item WHERE e.parent = ? AND e.shown > ? ORDER BY e.shown LIMIT ?",
             (parent, after, limit),
         )
-        return [(shown, links, _item_row(row)) for shown, links, *row in rows]
+        return [(shown, names, _item_row(row)) for shown, names, *row in rows]
 
     def has_entries(self, parent: ItemId) -> bool:
         """Whether a folder shows anything."""
@@ -183,9 +183,17 @@ class Tree:
         )
 
     def link_count(self, item: ItemId) -> int:
-        """How many names an item has."""
+        """How many links an item has; none when it is deleted."""
         row = self._database.row("SELECT count(*) FROM links WHERE item = ?", (item,))
         return int(row[0]) if row else 0
+
+    def name_count(self, item: ItemId) -> int:
+        """Under how many names programs find an item: links that want one name are one.
+
+        One that stands behind another item of the same bytes everywhere counts as found once.
+        """
+        row = self._database.row("SELECT count(*) FROM entries WHERE item = ?", (item,))
+        return (int(row[0]) if row else 0) or min(1, self.link_count(item))
 
     def entries_of(self, item: ItemId) -> list[EntryRow]:
         """Every name under which an item is shown."""

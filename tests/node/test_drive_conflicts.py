@@ -179,3 +179,18 @@ async def test_rivals_for_one_name_that_are_exchanged_hold_what_they_held(
     for device in world.devices:
         found = {name: await device.read_file(name) for name in (shown, rival)}
         assert found == {shown: before[rival], rival: before[shown]}
+
+
+async def test_two_links_of_one_file_that_want_one_name_are_one_name(world: DriveWorld) -> None:
+    a, b = world.devices
+    await a.write_file("first", b"data")
+    world.sync()
+    a.rename("first", "second")
+    b.drive.make_link(b.stat("first").inode, ROOT_INODE, b"second")
+    world.sync()
+    for device in (a, b):
+        assert device.stat("second").nlink == 1
+        assert [(name, found.nlink) for name, found in device.listed("")] == [(b"second", 1)]
+    b.remove("second")
+    world.sync()
+    assert a.listed("") == b.listed("") == []
