@@ -17,7 +17,7 @@ _LONG = re.compile(
 @pytest.fixture
 def plans(index, monkeypatch):
     """The steps of every statement that is executed from now on."""
-    steps = []
+    steps: list[str] = []
     execute = index.database.execute
 
     def explained(statement, values=()):
