@@ -62,6 +62,7 @@ __all__ = [
 ]
 
 _BESIDE_COOKIES = 1 << 40  # cookies of conflict versions beside files follow all others
+_IDLE_S = 60  # a change that did not say so is looked for after so long
 _INVALIDATION_BUFFER = 4096  # a puller that outruns the kernel waits
 
 
@@ -122,6 +123,7 @@ class Drive:
         self._published = trio.Event()
         self._closed = trio.Event()
         self._unsettled = trio.Event()
+        self._stirred = trio.Event()
         self._untold: dict[Invalidation, None] = {}
         self._announce, self.invalidations = trio.open_memory_channel[Invalidation](
             _INVALIDATION_BUFFER
@@ -458,6 +460,7 @@ class Drive:
         file = self._files.get(row.inode)
         if file is not None:
             self._files.set_mtime(file, mtime_ns)
+            self._stirred.set()
             if not any(writable for other, writable in self._handles.values() if other is file):
                 self._files.register(file, is_urgent=False)
             return
@@ -482,6 +485,7 @@ class Drive:
         file = self._files.open(row, held.version if held is not None else None)
         try:
             self._files.truncate(file, size)
+            self._stirred.set()
             if file.has_privileged_mode:
                 self._drop_privileged_mode(file)
             if not has_handle:
@@ -503,6 +507,7 @@ class Drive:
         file = self._files.open(row, held.version if held is not None else None)
         if truncate:
             self._files.truncate(file, 0)
+            self._stirred.set()
         return self._add_handle(file, writable=writable)
 
     def _open_conflict(self, inode: int, *, writable: bool) -> int:
@@ -527,6 +532,7 @@ class Drive:
         if not writable:
             raise drive_error(errno.EBADF)
         written = self._files.write(file, offset, data)
+        self._stirred.set()
         if file.has_privileged_mode:
             self._drop_privileged_mode(file)
         return written
@@ -604,8 +610,12 @@ class Drive:
             self._register(file)
 
     async def run(self) -> None:
-        """Publish long-open files after a quiet period, until cancelled."""
+        """Publish long-open files after a quiet period, until cancelled. Idle, it does nothing."""
         while True:
+            if not self._untold and not any(file.is_dirty for file in self._files):
+                self._stirred = trio.Event()
+                with trio.move_on_after(_IDLE_S):
+                    await self._stirred.wait()
             await trio.sleep(1)
             untold, self._untold = self._untold, {}
             await self.announce([*untold, *self._conflicts.take_stale()])
@@ -692,6 +702,7 @@ class Drive:
             if inode is not None and (inode in self._lookups or inode == ROOT_INODE):
                 stale.append(StaleInode(inode, data=False))
         self._shown_before.clear()
+        self._stirred.set()
         if self._tree.unsettled:
             self._unsettled.set()
         return stale
@@ -903,6 +914,7 @@ class Drive:
         yield
         changes = self._tree.take_changes()
         self._published.set()
+        self._stirred.set()
         if self._tree.unsettled:
             self._unsettled.set()
         if len(changes.entries) <= len(expected):
@@ -918,6 +930,7 @@ class Drive:
             self._announce.send_nowait(invalidation)
         except trio.WouldBlock:
             self._untold[invalidation] = None
+            self._stirred.set()
 
 
 def _unprivileged(mode: int) -> int:

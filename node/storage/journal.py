@@ -6,7 +6,7 @@ their transactions where they write.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from node.storage.database import Database
@@ -60,11 +60,15 @@ class Alarm:
 class Journal:
     """Groups, outbox, received records, cursor and alarms.
 
+    Attributes:
+        on_outbox: is called when something that was sent once is to be sent again.
+
     Concurrency: owned by the node's loop; no method awaits.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.on_outbox: Callable[[], None] = lambda: None
 
     # Groups
 
@@ -324,6 +328,7 @@ class Journal:
                 "INSERT OR IGNORE INTO record_blocks VALUES (?,?)", (record, block)
             )
         self._database.execute("UPDATE records SET position = NULL WHERE record = ?", (record,))
+        self.on_outbox()
 
     def acknowledged_within(self, after: int, last: int) -> list[tuple[RecordId, bytes]]:
         """Stored records with positions after ``after`` up to ``last``, and how they travel."""
@@ -404,6 +409,8 @@ class Journal:
         self._database.execute(
             "UPDATE records SET doubted = 0 WHERE position IS NULL AND doubted = 1"
         )
+        if self._database.changes:
+            self.on_outbox()
         if self.is_reading_again:
             self._database.execute("DELETE FROM meta WHERE key = 'journal_reading_again'")
         if self.is_first_reading:

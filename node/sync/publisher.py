@@ -152,6 +152,7 @@ class Publisher:
         self._lost_blocks = lost_blocks
         self._announce = announce
         self._has_outbox = trio.Event()
+        journal.on_outbox = lambda: self._has_outbox.set()
         self._staged_groups: set[int] = set()
         self._in_flight: set[bytes] = set()
         self._refused: set[bytes] = set()
@@ -437,7 +438,8 @@ class Publisher:
                 self._has_outbox = trio.Event()
                 if self._next_batch(nursery, long_records):
                     continue
-                with trio.move_on_after(1):
+                due = min(self._aside.values(), default=trio.current_time() + _ASIDE_S)
+                with trio.move_on_at(due):
                     await self._has_outbox.wait()
                 continue
             try:
