@@ -14,6 +14,7 @@ from enum import IntEnum, StrEnum
 from functools import cached_property
 
 from protocol import codec, limits
+from protocol.compaction import Floor
 from protocol.crypto.labels import SignedType
 from protocol.crypto.signing import SigningKey, verify
 from protocol.errors import RemoteProtocolError, UnsupportedFormatError
@@ -38,6 +39,7 @@ class EventType(StrEnum):
     EPOCH = "epoch"
     MEMBER = "member"
     MINIMUM_FORMAT = "minimum-format"
+    FLOOR = "floor"
 
 
 class Role(IntEnum):
@@ -378,6 +380,7 @@ class NamespaceLog:
     members: Mapping[AccountId, Role]
     epochs: tuple[Epoch, ...] = ()
     minimum_format: int = limits.FORMAT_VERSION
+    floors: tuple[Floor, ...] = ()
 
     @classmethod
     def from_events(
@@ -440,6 +443,8 @@ class NamespaceLog:
                         version, self.minimum_format, limits.MAX_COUNTER, "minimum format"
                     ),
                 )
+            case EventType.FLOOR:
+                changed = self._with_floor(event)
             case _:
                 raise RemoteProtocolError(f"{event.type} does not belong in a namespace log")
         return replace(changed, head=signed.id, length=self.length + 1)
@@ -484,6 +489,13 @@ class NamespaceLog:
             raise RemoteProtocolError("an epoch is sealed to members only")
         epoch = Epoch(number, _hash(commitment, "commitment"), account_heads, wraps)
         return replace(self, epochs=(*self.epochs, epoch))
+
+    def _with_floor(self, event: Event) -> NamespaceLog:
+        floor = Floor.from_value(event.payload)
+        for former in self.floors:
+            if former.journal_epoch == floor.journal_epoch and former.position > floor.position:
+                raise RemoteProtocolError(f"the floor was at {former.position} already")
+        return replace(self, floors=(*self.floors, floor))
 
     def _with_member(self, event: Event) -> NamespaceLog:
         account_value, role_value = codec.as_tuple(event.payload, "member", 2)
