@@ -152,7 +152,8 @@ class Publisher:
         self._lost_blocks = lost_blocks
         self._announce = announce
         self._has_outbox = trio.Event()
-        journal.on_outbox = lambda: self._has_outbox.set()
+        # The event is another one after each time that nothing waited.
+        journal.on_outbox = lambda: self._has_outbox.set()  # noqa: PLW0108
         self._staged_groups: set[int] = set()
         self._in_flight: set[bytes] = set()
         self._refused: set[bytes] = set()
