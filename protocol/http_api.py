@@ -14,7 +14,7 @@ from protocol import codec
 from protocol.body_codec import Between, Body, Length
 from protocol.crypto.block_header import MAX_BLOCK_FRAME_BYTES
 from protocol.errors import RemoteProtocolError
-from protocol.ids import AccountId, BlockId, DeviceId, ItemId, NamespaceId, RecordId
+from protocol.ids import AccountId, BlockId, DeviceId, NamespaceId, RecordId
 from protocol.limits import MAX_COUNTER
 
 MAX_EMAIL_BYTES: Final = 254
@@ -25,12 +25,6 @@ MAX_COMMIT_RECORDS: Final = 1000
 
 MAX_DELTA_RECORDS: Final = 2000
 """Records of one delta page."""
-
-MAX_COMPACTED_ITEMS: Final = 65_536
-"""Dead items named by one compaction; 1 MiB of ids."""
-
-MAX_KEPT_RECORDS: Final = 20_000
-"""Records that stay, in one page of a compaction's answer; 1.5 MB."""
 
 MAX_BLOCK_LIST: Final = 4096
 """Block ids in one question; 128 KiB of ids."""
@@ -87,8 +81,6 @@ class ErrorCode(StrEnum):
     LOG_INVALID = "log_invalid"
     JOURNAL_EPOCH_CHANGED = "journal_epoch_changed"
     UPGRADE_REQUIRED = "upgrade_required"
-    BELOW_FLOOR = "below_floor"
-    PLAN_CHANGED = "plan_changed"
     BAD_SIGNATURE = "bad_signature"
     UNKNOWN_EPOCH = "unknown_epoch"
     FORK = "fork"
@@ -306,14 +298,9 @@ class NamespacesResponse(Body):
 
 @dataclass(frozen=True, slots=True)
 class CommitRequest(Body):
-    """Signed records as they travel (`SignedRecord.to_wire`).
-
-    ``floors``: how many floors of the namespace's log the device has taken in; with fewer than there
-    are, it is refused. Absent: whoever asks holds nothing that a floor could concern.
-    """
+    """Signed records as they travel (`SignedRecord.to_wire`)."""
 
     records: Annotated[tuple[bytes, ...], Length(1, MAX_COMMIT_RECORDS)]
-    floors: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,61 +343,6 @@ class DeltaResponse(Body):
     cursor: str
     more: bool
     head: int
-
-
-@dataclass(frozen=True, slots=True)
-class AcknowledgeRequest(Body):
-    """A signed acknowledgement of the device that asks (`SignedAcknowledgement.to_wire`)."""
-
-    acknowledgement: Annotated[bytes, Length(1, 512)]
-
-
-@dataclass(frozen=True, slots=True)
-class AcknowledgementsResponse(Body):
-    """The latest one of each device that ever sent one."""
-
-    acknowledgements: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class CompactionRequest(Body):
-    """Asks what may be dropped at a floor, or sets the floor and drops it.
-
-    Attributes:
-        journal_epoch: of the positions.
-        floor: position of the floor.
-        items: what it has found dead, with no write above the floor.
-        after: the answer lists what stays from beyond this position on.
-        event: the signed `floor` event, to carry it out; absent to ask only.
-    """
-
-    journal_epoch: Annotated[str, Length(1, 64)]
-    floor: Annotated[int, Between(1, MAX_COUNTER)]
-    items: Annotated[tuple[ItemId, ...], Length(0, MAX_COMPACTED_ITEMS)]
-    after: int = 0
-    event: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class KeptRecord(Body):
-    """A record that stays at or below the floor."""
-
-    position: Annotated[int, Between(1, MAX_COUNTER)]
-    record: RecordId
-
-
-@dataclass(frozen=True, slots=True)
-class CompactionResponse(Body):
-    """What compaction drops, or has dropped.
-
-    ``dropped``: how many records; ``items``: those of which nothing stays, where it is asked from the
-    start; ``kept``: the next records that stay at or below the floor; ``more``: others follow.
-    """
-
-    dropped: int
-    items: tuple[ItemId, ...]
-    kept: tuple[KeptRecord, ...]
-    more: bool
 
 
 @dataclass(frozen=True, slots=True)

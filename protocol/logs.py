@@ -14,7 +14,6 @@ from enum import IntEnum, StrEnum
 from functools import cached_property
 
 from protocol import codec, limits
-from protocol.compaction import Floor
 from protocol.crypto.labels import SignedType
 from protocol.crypto.signing import SigningKey, verify
 from protocol.errors import RemoteProtocolError, UnsupportedFormatError
@@ -39,7 +38,6 @@ class EventType(StrEnum):
     EPOCH = "epoch"
     MEMBER = "member"
     MINIMUM_FORMAT = "minimum-format"
-    FLOOR = "floor"
 
 
 class Role(IntEnum):
@@ -380,7 +378,6 @@ class NamespaceLog:
     members: Mapping[AccountId, Role]
     epochs: tuple[Epoch, ...] = ()
     minimum_format: int = limits.FORMAT_VERSION
-    floors: tuple[Floor, ...] = ()
 
     @classmethod
     def from_events(
@@ -443,8 +440,6 @@ class NamespaceLog:
                         version, self.minimum_format, limits.MAX_COUNTER, "minimum format"
                     ),
                 )
-            case EventType.FLOOR:
-                changed = self._with_floor(event)
             case _:
                 raise RemoteProtocolError(f"{event.type} does not belong in a namespace log")
         return replace(changed, head=signed.id, length=self.length + 1)
@@ -489,13 +484,6 @@ class NamespaceLog:
             raise RemoteProtocolError("an epoch is sealed to members only")
         epoch = Epoch(number, _hash(commitment, "commitment"), account_heads, wraps)
         return replace(self, epochs=(*self.epochs, epoch))
-
-    def _with_floor(self, event: Event) -> NamespaceLog:
-        floor = Floor.from_value(event.payload)
-        for former in self.floors:
-            if former.journal_epoch == floor.journal_epoch and former.position > floor.position:
-                raise RemoteProtocolError(f"the floor was at {former.position} already")
-        return replace(self, floors=(*self.floors, floor))
 
     def _with_member(self, event: Event) -> NamespaceLog:
         account_value, role_value = codec.as_tuple(event.payload, "member", 2)

@@ -90,10 +90,6 @@ class HeadMismatchError(StoreError):
         self.head = head
 
 
-class PlanChangedError(StoreError):
-    """What was to be dropped is not what was looked at: begin anew."""
-
-
 class BlockError(StoreError):
     """The bytes that arrive are not the block that they are said to be."""
 

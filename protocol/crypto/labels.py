@@ -95,5 +95,3 @@ class SignedType(StrEnum):
     """A device key answers a challenge to renew an access token."""
     LAN_SESSION = "lan-session"
     """A device key signs the transcript of a LAN session."""
-    ACKNOWLEDGEMENT = "acknowledgement"
-    """A device has applied a namespace's journal up to a position."""

@@ -5,17 +5,12 @@ from typing import Final
 from protocol.errors import RemoteProtocolError
 from protocol.http_api import (
     MAX_DELTA_RECORDS,
-    AcknowledgementsResponse,
-    AcknowledgeRequest,
     AppendRequest,
     CommitRequest,
     CommitResponse,
-    CompactionRequest,
-    CompactionResponse,
     CreateNamespaceRequest,
     Cursor,
     DeltaResponse,
-    EmptyBody,
     ErrorCode,
     LogResponse,
     NamespacesResponse,
@@ -59,20 +54,6 @@ async def _delta(call: Call) -> DeltaResponse:
         raise ApiError(400, ErrorCode.MALFORMED, str(error)) from error
     limit = call.integer("limit", MAX_DELTA_RECORDS, 1, MAX_DELTA_RECORDS)
     return await call.services.journal.delta(call.session, _namespace(call), cursor, limit)
-
-
-async def _acknowledge(call: Call) -> EmptyBody:
-    request = call.body(AcknowledgeRequest)
-    return await call.services.compaction.acknowledge(call.session, _namespace(call), request)
-
-
-async def _acknowledgements(call: Call) -> AcknowledgementsResponse:
-    return await call.services.compaction.acknowledgements(call.session, _namespace(call))
-
-
-async def _compact(call: Call) -> CompactionResponse:
-    request = call.body(CompactionRequest)
-    return await call.services.compaction.compact(call.session, _namespace(call), request)
 
 
 def _namespace(call: Call) -> NamespaceId:
@@ -138,32 +119,5 @@ ENDPOINTS: Final = (
             ("cursor", "EPOCH:POSITION; from the start if absent"),
             ("limit", f"records in the page; {MAX_DELTA_RECORDS} at most and if absent"),
         ),
-    ),
-    Endpoint(
-        "POST",
-        "/v1/namespaces/{namespace}/acknowledgement",
-        "Acknowledge a position of the journal",
-        _acknowledge,
-        Access.DEVICE,
-        AcknowledgeRequest,
-        EmptyBody,
-    ),
-    Endpoint(
-        "GET",
-        "/v1/namespaces/{namespace}/acknowledgements",
-        "Read what the devices have acknowledged",
-        _acknowledgements,
-        Access.DEVICE,
-        response=AcknowledgementsResponse,
-    ),
-    Endpoint(
-        "POST",
-        "/v1/namespaces/{namespace}/compaction",
-        "Ask what may be dropped at a floor, or set the floor",
-        _compact,
-        Access.DEVICE,
-        CompactionRequest,
-        CompactionResponse,
-        max_body_bytes=MAX_BODY_BYTES,
     ),
 )

@@ -8,7 +8,6 @@ from server.services.accounts import AccountService
 from server.services.block_locks import BlockLocks
 from server.services.blocks import BlockService
 from server.services.collector import Collector
-from server.services.compactor import CompactionService
 from server.services.events import EventService
 from server.services.journal import JournalService
 from server.services.namespaces import NamespaceService
@@ -27,7 +26,6 @@ class Services:
     accounts: AccountService
     namespaces: NamespaceService
     journal: JournalService
-    compaction: CompactionService
     blocks: BlockService
     events: EventService
     collector: Collector
@@ -60,7 +58,6 @@ class Services:
             ),
             namespaces=NamespaceService(store, logs, notifier),
             journal=JournalService(store, logs, notifier, surroundings),
-            compaction=CompactionService(store, logs, notifier, surroundings),
             blocks=BlockService(store, blobs, sessions, locks, surroundings),
             events=EventService(store, sessions, notifier),
             collector=Collector(store, blobs, locks, surroundings),

@@ -88,13 +88,6 @@ class JournalService:
             parsed = await self._worker.run(lambda: [parse_record(wire) for wire in wires])
         records = [each for each in parsed if isinstance(each, SignedRecord)]
         log, judged = await self._judge(session, namespace, records)
-        if request.floors is not None and request.floors < len(log.floors):
-            raise ApiError(
-                409,
-                ErrorCode.BELOW_FLOOR,
-                "the journal was compacted since: read the namespace's log first",
-                retryable=True,
-            )
         accepted = [each for each in judged if isinstance(each, NewRecord)]
         if accepted:
             commit = await self._store.commit(namespace, accepted)
@@ -136,12 +129,11 @@ class JournalService:
                 "the server's journal began anew, as after a restored backup: compare and start over",
                 journal_epoch=page.journal_epoch,
             )
-        # The last records may have been dropped: a cursor passes over them.
-        last = page.head if page.is_last else page.records[-1][0]
+        last = page.records[-1][0] if page.records else after
         return DeltaResponse(
             records=tuple(DeltaRecord(position, wire) for position, wire in page.records),
             cursor=str(Cursor(page.journal_epoch, last)),
-            more=not page.is_last,
+            more=last < page.head,
             head=page.head,
         )
 

@@ -14,7 +14,7 @@ from protocol.http_api import (
     NamespaceSummary,
 )
 from protocol.ids import AccountId, DeviceId, EventId, NamespaceId
-from protocol.logs import EventType, NamespaceLog, Role, SignedEvent, events_from_wire
+from protocol.logs import NamespaceLog, Role, SignedEvent, events_from_wire
 from server.errors import AlreadyExistsError, ApiError, HeadMismatchError
 from server.services.accounts import MAX_PAGE_BYTES
 from server.services.log_answers import head_mismatch, invalid_log, log_response, stored_events
@@ -133,8 +133,6 @@ class NamespaceService:
             if not event.event.device:
                 raise RemoteProtocolError("a namespace event names its author's device")
             account.active_device(DeviceId(event.event.device))
-            if event.event.type is EventType.FLOOR:
-                raise RemoteProtocolError("a floor is set by a compaction")
 
 
 def role_name(role: int) -> str:

@@ -161,41 +161,6 @@ class Cover:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """One register of one item."""
-
-    item: ItemId
-    register: int
-
-
-@dataclass(frozen=True, slots=True)
-class DroppedRecord:
-    """A record that compaction drops, with what it had written and listed."""
-
-    position: int
-    actor: ActorId
-    dots: tuple[tuple[ItemId, int, int], ...]
-    blocks: tuple[BlockId, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Compaction:
-    """A floor and what goes with it, all or nothing.
-
-    Attributes:
-        expected_head: of the namespace's log, to which the event is appended.
-        items: those that leave no trace: none may have a write above the floor.
-    """
-
-    expected_head: EventId
-    event: StoredEvent
-    journal_epoch: str
-    floor: int
-    items: tuple[ItemId, ...]
-    dropped: tuple[DroppedRecord, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class StoredRecord:
     """A record of which the store does not know yet what it lists and covers."""
 
@@ -291,15 +256,11 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class JournalPage:
-    """Records after a position, ascending.
-
-    ``head`` is the position of the last one that ever came; ``is_last``: none follows on the page's.
-    """
+    """Records after a position, ascending. ``head`` is the position of the last one there is."""
 
     journal_epoch: str
     records: tuple[tuple[int, bytes], ...]
     head: int
-    is_last: bool
 
 
 class MetadataStore(Protocol):
@@ -446,53 +407,7 @@ class MetadataStore(Protocol):
     async def delta(
         self, namespace: NamespaceId, after: int, max_records: int, max_bytes: int
     ) -> JournalPage:
-        """Records after a position: at least one if there is one, then while they fit.
-
-        Records that were dropped are passed over.
-        """
-        ...
-
-    async def acknowledge(self, namespace: NamespaceId, device: DeviceId, wire: bytes) -> None:
-        """Keep the latest acknowledgement of a device."""
-        ...
-
-    async def acknowledgements(self, namespace: NamespaceId) -> Sequence[bytes]:
-        """The latest acknowledgement of each device, by device."""
-        ...
-
-    async def rewritten_places(
-        self, namespace: NamespaceId, after: Place | None, limit: int
-    ) -> Sequence[Place]:
-        """Registers that more than one record writes, in order; ``after``: where a step ended."""
-        ...
-
-    async def positions_of(self, namespace: NamespaceId, places: Sequence[Place]) -> Sequence[int]:
-        """The positions of all records that write these registers, ascending."""
-        ...
-
-    async def records_at(
-        self, namespace: NamespaceId, positions: Sequence[int]
-    ) -> Sequence[tuple[int, bytes]]:
-        """The records at these positions, but for those that were dropped."""
-        ...
-
-    async def record_ids(
-        self, namespace: NamespaceId, after: int, last: int, limit: int
-    ) -> Sequence[tuple[int, RecordId]]:
-        """Ids of the records after a position up to another, but for those that were dropped."""
-        ...
-
-    async def compact(
-        self, namespace: NamespaceId, compaction: Compaction, members: Mapping[AccountId, int]
-    ) -> LogState:
-        """Append a floor to the namespace's log and drop records.
-
-        A dropped record's position and its place among its actor's records stay taken.
-
-        Raises:
-            HeadMismatchError: the log ends with another event.
-            PlanChangedError: the journal began anew, or an item was written to above the floor.
-        """
+        """Records after a position: at least one if there is one, then while they fit."""
         ...
 
     async def missing_blocks(

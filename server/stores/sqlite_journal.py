@@ -167,11 +167,9 @@ def delta(
         (number_of(connection, namespace),),
     ).fetchone()
     rows = connection.execute(
-        "SELECT position, wire FROM records WHERE namespace = ? AND position > ? AND wire <> x''"
-        " ORDER BY position LIMIT ?",
-        (number, after, max_records + 1),
-    ).fetchall()
-    fitting = len(list(while_they_fit((wire for _, wire in rows[:max_records]), max_bytes)))
-    return JournalPage(
-        journal_epoch(connection), tuple(rows[:fitting]), head, is_last=fitting == len(rows)
+        "SELECT wire FROM records WHERE namespace = ? AND position > ? ORDER BY position LIMIT ?",
+        (number, after, max_records),
     )
+    wires = while_they_fit((row[0] for row in rows), max_bytes)
+    # Positions have no gaps, so the records after a position are numbered from it.
+    return JournalPage(journal_epoch(connection), tuple(enumerate(wires, start=after + 1)), head)

@@ -11,11 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
-from protocol.ids import AccountId, BlockId, DeviceId, EventId, NamespaceId, RecordId
+from protocol.ids import AccountId, BlockId, DeviceId, EventId, NamespaceId
 from server.stores import (
     sqlite_accounts,
     sqlite_collection,
-    sqlite_compaction,
     sqlite_journal,
     sqlite_logs,
     sqlite_namespaces,
@@ -25,7 +24,6 @@ from server.stores.port import (
     CollectedBlock,
     Commit,
     CommitContext,
-    Compaction,
     Cover,
     Credentials,
     DeviceChanges,
@@ -35,7 +33,6 @@ from server.stores.port import (
     LogState,
     NewNamespace,
     NewRecord,
-    Place,
     Progress,
     Registration,
     Retention,
@@ -237,69 +234,6 @@ class SqliteStore:
                 after=after,
                 max_records=max_records,
                 max_bytes=max_bytes,
-            )
-        )
-
-    async def acknowledge(self, namespace: NamespaceId, device: DeviceId, wire: bytes) -> None:
-        """As the port."""
-        await self._database.write(
-            partial(sqlite_compaction.acknowledge, namespace=namespace, device=device, wire=wire)
-        )
-
-    async def acknowledgements(self, namespace: NamespaceId) -> Sequence[bytes]:
-        """As the port."""
-        return await self._database.read(
-            partial(sqlite_compaction.acknowledgements, namespace=namespace)
-        )
-
-    async def rewritten_places(
-        self, namespace: NamespaceId, after: Place | None, limit: int
-    ) -> Sequence[Place]:
-        """As the port."""
-        return await self._database.read(
-            partial(
-                sqlite_compaction.rewritten_places, namespace=namespace, after=after, limit=limit
-            )
-        )
-
-    async def positions_of(self, namespace: NamespaceId, places: Sequence[Place]) -> Sequence[int]:
-        """As the port."""
-        return await self._database.read(
-            partial(sqlite_compaction.positions_of, namespace=namespace, places=places)
-        )
-
-    async def records_at(
-        self, namespace: NamespaceId, positions: Sequence[int]
-    ) -> Sequence[tuple[int, bytes]]:
-        """As the port."""
-        return await self._database.read(
-            partial(sqlite_compaction.records_at, namespace=namespace, positions=positions)
-        )
-
-    async def record_ids(
-        self, namespace: NamespaceId, after: int, last: int, limit: int
-    ) -> Sequence[tuple[int, RecordId]]:
-        """As the port."""
-        return await self._database.read(
-            partial(
-                sqlite_compaction.record_ids,
-                namespace=namespace,
-                after=after,
-                last=last,
-                limit=limit,
-            )
-        )
-
-    async def compact(
-        self, namespace: NamespaceId, compaction: Compaction, members: Mapping[AccountId, int]
-    ) -> LogState:
-        """As the port."""
-        return await self._database.write(
-            partial(
-                sqlite_compaction.compact,
-                namespace=namespace,
-                compaction=compaction,
-                members=members,
             )
         )
 

@@ -6,7 +6,6 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from protocol import codec, limits
-from protocol.compaction import Floor
 from protocol.crypto.signing import SigningKey
 from protocol.errors import ProtocolError, RemoteProtocolError, UnsupportedFormatError
 from protocol.ids import AccountId, DeviceId, EventId, device_id
@@ -243,20 +242,6 @@ def test_epochs_follow_each_other_and_are_sealed_to_members(namespace):
         namespace.append(EventType.EPOCH, epoch_payload(3, owner, OTHER))
 
 
-def test_a_floor_never_falls_within_a_journal_epoch(namespace):
-    namespace.append(EventType.FLOOR, ["one", 5, b"d" * 32])
-    namespace.append(EventType.FLOOR, ["one", 5, b"e" * 32])
-    namespace.append(EventType.FLOOR, ["two", 3, b"f" * 32])
-    assert namespace.log.floors == (
-        Floor("one", 5, b"d" * 32),
-        Floor("one", 5, b"e" * 32),
-        Floor("two", 3, b"f" * 32),
-    )
-    for wrong in (["one", 4, b"d" * 32], ["two", 0, b"d" * 32], ["two", 4, b"short"], ["two", 4]):
-        with pytest.raises(RemoteProtocolError):
-            namespace.append(EventType.FLOOR, wrong)
-
-
 def test_the_minimum_format_never_falls(namespace):
     namespace.append(EventType.MINIMUM_FORMAT, [5])
     assert namespace.log.minimum_format == 5
@@ -305,7 +290,6 @@ def sample_events():
         namespace.event(EventType.EPOCH, epoch_payload(1, owner)),
         namespace.event(EventType.MEMBER, [OTHER, 1]),
         namespace.event(EventType.MINIMUM_FORMAT, [1]),
-        namespace.event(EventType.FLOOR, ["journal", 17, b"d" * 32]),
     ]
 
 

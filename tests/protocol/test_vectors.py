@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from protocol import codec
-from protocol.compaction import NO_RECORDS, SignedAcknowledgement, longer_digest
 from protocol.crypto.labels import SignedType
 from protocol.crypto.signing import SigningKey
 from protocol.framing import FrameDecoder, encode_frame
@@ -37,7 +36,6 @@ from protocol.version_vector import EMPTY_CONTEXT, Context, Dot
 VECTORS = Path(__file__).parents[1] / "vectors"
 VALUES = json.loads((VECTORS / "values.json").read_text())
 RECORDS = json.loads((VECTORS / "records.json").read_text())
-COMPACTION = json.loads((VECTORS / "compaction.json").read_text())
 EVENTS = json.loads((VECTORS / "events.json").read_text())
 
 unhex = bytes.fromhex
@@ -200,24 +198,3 @@ def test_logs():
 def test_every_type_of_event_has_a_vector():
     types = {vector["value"][1] for vector in (*EVENTS["account"], *EVENTS["namespace"])}
     assert types == set(EventType)
-
-
-def test_acknowledgements():
-    vector = COMPACTION["acknowledgement"]
-    body = canonical(plain(vector["value"]))
-    assert body.hex() == vector["body"]
-    signed = SignedAcknowledgement.from_wire(canonical([body, unhex(vector["signature"])]))
-    key = SigningKey.from_seed(unhex(vector["seed"]))
-    assert signed.acknowledgement.sign(key) == signed
-    assert signed.to_wire() == canonical([body, signed.signature])
-    signed.verify(key.public)
-
-
-@pytest.mark.parametrize("vector", COMPACTION["digests"])
-def test_digests_of_floors(vector):
-    digest, again = NO_RECORDS, bytes(32)
-    for position, record in plain(vector["records"]):
-        digest = longer_digest(digest, position, RecordId(record))
-        data = again + position.to_bytes(8, "big") + record
-        again = hashlib.blake2b(data, digest_size=32, person=b"atoll-floor-v1").digest()
-    assert digest.hex() == vector["digest"] == again.hex()

@@ -30,7 +30,7 @@ from protocol.logs import (
     account_genesis,
     namespace_genesis,
 )
-from protocol.records import NO_RECORD, FolderChange, Record, RecordWrite, Register, SignedRecord
+from protocol.records import NO_RECORD, Record, RecordWrite, Register, SignedRecord
 from protocol.version_vector import Context
 
 TIME_US = 1_790_000_000_000_000
@@ -67,14 +67,10 @@ class Device:
         n: int = 1,
         epoch: int = 1,
         sealed: bytes = b"sealed value",
-        seen: Context | None = None,
-        folders: tuple[FolderChange, ...] = (),
     ) -> SignedRecord:
         """The device's next record, signed."""
         self.sequence += 1
-        write = RecordWrite(
-            item or ItemId(os.urandom(16)), Register.CONTENT, n, seen or Context(), sealed
-        )
+        write = RecordWrite(item or ItemId(os.urandom(16)), Register.CONTENT, n, Context(), sealed)
         record = Record(
             namespace=namespace,
             epoch=epoch,
@@ -86,7 +82,7 @@ class Device:
             account_head=NO_EVENT,
             namespace_head=NO_EVENT,
             automatic=False,
-            folders=folders,
+            folders=(),
             blocks=blocks,
             writes=(write,),
         )

@@ -13,12 +13,10 @@ import trio
 
 from protocol.body_codec import Body
 from protocol.http_api import (
-    AcknowledgeRequest,
     AppendRequest,
     BlockList,
     ChallengeRequest,
     CommitRequest,
-    CompactionRequest,
     Cursor,
     EmptyBody,
     ErrorBody,
@@ -210,14 +208,6 @@ class SimulatedServer:
                 cursor = Cursor.parse(text) if text else None
                 limit = int(request.query["limit"])
                 return _wire(await services.journal.delta(session, place, cursor, limit))
-            case "POST", ["acknowledgement"]:
-                said = AcknowledgeRequest.from_wire(request.content)
-                return _wire(await services.compaction.acknowledge(session, place, said))
-            case "GET", ["acknowledgements"]:
-                return _wire(await services.compaction.acknowledgements(session, place))
-            case "POST", ["compaction"]:
-                compaction = CompactionRequest.from_wire(request.content)
-                return _wire(await services.compaction.compact(session, place, compaction))
             case "POST", ["blocks", "missing"]:
                 question = BlockList.from_wire(request.content)
                 return _wire(await services.blocks.missing(session, place, question))

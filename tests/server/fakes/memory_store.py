@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from protocol.ids import AccountId, BlockId, DeviceId, EventId, NamespaceId, RecordId
+from protocol.ids import AccountId, BlockId, DeviceId, EventId, NamespaceId
 from protocol.records import NO_RECORD, Register
 from protocol.version_vector import Dot
-from server.errors import (
-    AlreadyExistsError,
-    HeadMismatchError,
-    InvitationError,
-    PlanChangedError,
-    StoreError,
-)
+from server.errors import AlreadyExistsError, HeadMismatchError, InvitationError, StoreError
 from server.stores.port import (
     BlockOfNamespace,
     CollectedBlock,
@@ -24,7 +17,6 @@ from server.stores.port import (
     CommitContext,
     CommitKind,
     CommitOutcome,
-    Compaction,
     Cover,
     Credentials,
     DeviceChanges,
@@ -35,7 +27,6 @@ from server.stores.port import (
     NamespaceState,
     NewNamespace,
     NewRecord,
-    Place,
     Progress,
     Registration,
     Retention,
@@ -57,7 +48,6 @@ class _Namespace:
     condemned: dict[BlockId, int] = field(default_factory=dict)
     parents: dict[BlockId, set[BlockId]] = field(default_factory=dict)
     covered: dict[tuple, int] = field(default_factory=dict)
-    acknowledgements: dict[DeviceId, bytes] = field(default_factory=dict)
 
 
 class MemoryStore:
@@ -243,72 +233,11 @@ class MemoryStore:
         self, namespace: NamespaceId, after: int, max_records: int, max_bytes: int
     ) -> JournalPage:
         known = self._known(namespace)
-        there = [
-            (position, record.wire)
-            for position, record in enumerate(known.records, start=1)
-            if position > after and record.wire
-        ]
-        fitting = _while_they_fit([wire for _, wire in there[:max_records]], max_bytes)
+        wires = [record.wire for record in known.records[after : after + max_records]]
+        fitting = _while_they_fit(wires, max_bytes)
         return JournalPage(
-            self._epoch,
-            tuple(there[: len(fitting)]),
-            len(known.records),
-            is_last=len(fitting) == len(there),
+            self._epoch, tuple(enumerate(fitting, start=after + 1)), len(known.records)
         )
-
-    async def acknowledge(self, namespace: NamespaceId, device: DeviceId, wire: bytes) -> None:
-        self._known(namespace).acknowledgements[device] = wire
-
-    async def acknowledgements(self, namespace: NamespaceId) -> Sequence[bytes]:
-        return [wire for _, wire in sorted(self._known(namespace).acknowledgements.items())]
-
-    async def rewritten_places(
-        self, namespace: NamespaceId, after: Place | None, limit: int
-    ) -> Sequence[Place]:
-        counts = Counter((item, register) for _, item, register, _ in self._known(namespace).dots)
-        start = None if after is None else (after.item, after.register)
-        places = sorted(place for place, count in counts.items() if count > 1)
-        return [Place(*place) for place in places if start is None or place > start][:limit]
-
-    async def positions_of(self, namespace: NamespaceId, places: Sequence[Place]) -> Sequence[int]:
-        wanted = {(place.item, place.register) for place in places}
-        dots = self._known(namespace).dots
-        return sorted({position for dot, position in dots.items() if dot[1:3] in wanted})
-
-    async def records_at(
-        self, namespace: NamespaceId, positions: Sequence[int]
-    ) -> Sequence[tuple[int, bytes]]:
-        records = self._known(namespace).records
-        return [
-            (position, records[position - 1].wire)
-            for position in positions
-            if position <= len(records) and records[position - 1].wire
-        ]
-
-    async def record_ids(
-        self, namespace: NamespaceId, after: int, last: int, limit: int
-    ) -> Sequence[tuple[int, RecordId]]:
-        there = enumerate(self._known(namespace).records, start=1)
-        found = [(position, record.id) for position, record in there if record.wire]
-        return [each for each in found if after < each[0] <= last][:limit]
-
-    async def compact(
-        self, namespace: NamespaceId, compaction: Compaction, members: Mapping[AccountId, int]
-    ) -> LogState:
-        known = self._known(namespace)
-        if compaction.journal_epoch != self._epoch:
-            raise PlanChangedError("the journal has another epoch by now")
-        for (_, item, _, _), position in known.dots.items():
-            if item in compaction.items and position > compaction.floor:
-                raise PlanChangedError(f"{item} was written to meanwhile")
-        state = self._append(namespace, compaction.expected_head, [compaction.event])
-        known.members = dict(members)
-        for dropped in compaction.dropped:
-            record = known.records[dropped.position - 1]
-            known.records[dropped.position - 1] = replace(record, wire=b"", blocks=())
-            for dot in dropped.dots:
-                known.dots.pop((dropped.actor, *dot), None)
-        return state
 
     async def missing_blocks(
         self, namespace: NamespaceId, blocks: Sequence[BlockId], lease_until_s: int

@@ -21,26 +21,17 @@ from protocol.ids import (
 )
 from protocol.records import Register
 from protocol.version_vector import EMPTY_CONTEXT, Context, Dot
-from server.errors import (
-    AlreadyExistsError,
-    HeadMismatchError,
-    InvitationError,
-    PlanChangedError,
-    StoreError,
-)
+from server.errors import AlreadyExistsError, HeadMismatchError, InvitationError, StoreError
 from server.stores.port import (
     CommitKind,
-    Compaction,
     Cover,
     Credentials,
     DeviceChanges,
     DeviceState,
-    DroppedRecord,
     LogState,
     MetadataStore,
     NewNamespace,
     NewRecord,
-    Place,
     Registration,
     Retention,
     StoredEvent,
@@ -563,134 +554,3 @@ async def test_a_block_that_another_namespace_holds_stays_held(store):
     assert not await store.has_block(one, block)
     assert await store.has_block(other, block)
     assert await store.is_held(block)
-
-
-def compaction(new: Registration, epoch: str, *dropped: NewRecord, **changes) -> Compaction:
-    """A floor at position 3 that drops the first records of a journal."""
-    return Compaction(
-        **{
-            "expected_head": new.namespace.events[-1].id,
-            "event": event(),
-            "journal_epoch": epoch,
-            "floor": 3,
-            "items": (),
-            "dropped": tuple(
-                DroppedRecord(position, each.actor, each.dots, each.blocks)
-                for position, each in enumerate(dropped, start=1)
-            ),
-            **changes,
-        }
-    )
-
-
-async def chain(store, place, count=3) -> list[NewRecord]:
-    records = [record(1)]
-    while len(records) < count:
-        records.append(record(len(records) + 1, previous=records[-1].id))
-    await store.commit(place, records)
-    return records
-
-
-@on_every_store
-async def test_the_latest_acknowledgement_of_each_device_is_kept(store):
-    place = (await registered(store)).namespace.namespace
-    one, other = sorted(DeviceId(os.urandom(32)) for _ in range(2))
-    assert await store.acknowledgements(place) == []
-    await store.acknowledge(place, one, b"old")
-    await store.acknowledge(place, other, b"other")
-    await store.acknowledge(place, one, b"new")
-    assert await store.acknowledgements(place) == [b"new", b"other"]
-
-
-@on_every_store
-async def test_what_is_dropped_is_passed_over_and_its_place_stays_taken(store):
-    new = await registered(store)
-    place, epoch = new.namespace.namespace, await store.journal_epoch()
-    records = await chain(store, place)
-    state = await store.compact(
-        place, compaction(new, epoch, *records[:2]), {new.credentials.account: 0}
-    )
-    assert state.length == 3
-    page = await store.delta(place, 0, 100, 10**6)
-    assert (page.records, page.head, page.is_last) == (((3, records[2].wire),), 3, True)
-    assert await store.record_ids(place, 0, 9, 10) == [(3, records[2].id)]
-    assert [each[0] for each in await store.records_at(place, [1, 2, 3, 4])] == [3]
-
-    again, fork, after = await _outcomes(
-        store, place, records[0], record(1), record(3, previous=RecordId(os.urandom(32)))
-    )
-    assert (again.kind, again.position, again.is_new) == (CommitKind.STORED, 1, False)
-    assert (fork.kind, fork.evidence) == (CommitKind.FORK, b"")
-    assert after.kind is CommitKind.FORK
-    assert (await store.delta(place, 0, 100, 10**6)).head == 3
-
-
-async def _outcomes(store, place, *records):
-    """Of records that are committed one by one."""
-    return [(await store.commit(place, [each])).outcomes[0] for each in records]
-
-
-@on_every_store
-async def test_where_the_last_records_are_dropped_the_page_says_that_it_is_the_last(store):
-    new = await registered(store)
-    place, epoch = new.namespace.namespace, await store.journal_epoch()
-    records = await chain(store, place)
-    everything = compaction(new, epoch, *records)
-    await store.compact(place, everything, {new.credentials.account: 0})
-    page = await store.delta(place, 0, 100, 10**6)
-    assert (page.records, page.head, page.is_last) == ((), 3, True)
-    assert not (await store.delta(place, 0, 0, 10**6)).records
-
-
-@on_every_store
-async def test_a_floor_is_set_as_a_whole_or_not_at_all(store):
-    new = await registered(store)
-    place, epoch = new.namespace.namespace, await store.journal_epoch()
-    records = await chain(store, place, 4)
-    members = {new.credentials.account: 0}
-    wrong = compaction(new, epoch, *records[:2], expected_head=EventId(os.urandom(32)))
-    with pytest.raises(HeadMismatchError):
-        await store.compact(place, wrong, members)
-    with pytest.raises(PlanChangedError):
-        await store.compact(place, compaction(new, "another", *records[:2]), members)
-    above = records[3].dots[0][0]
-    with pytest.raises(PlanChangedError):
-        await store.compact(place, compaction(new, epoch, *records[:2], items=(above,)), members)
-    assert len((await store.delta(place, 0, 100, 10**6)).records) == 4
-    assert len((await store.namespace_log(place, 0, 10**6)).events) == 2
-
-
-@on_every_store
-async def test_registers_that_several_records_write_are_found_in_steps(store):
-    place = (await registered(store)).namespace.namespace
-    items = sorted(ItemId(os.urandom(16)) for _ in range(3))
-    other = ActorId(b"o" * 16)
-    await store.commit(
-        place,
-        [
-            record(1, dots=((items[0], 2, 1), (items[1], 0, 1), (items[2], 2, 1))),
-            record(2, dots=((items[0], 2, 2), (items[2], 0, 1))),
-            record(1, actor=other, dots=((items[1], 0, 1),)),
-        ],
-    )
-    first = await store.rewritten_places(place, None, 1)
-    assert first == [Place(items[0], 2)]
-    assert await store.rewritten_places(place, first[-1], 9) == [Place(items[1], 0)]
-    assert await store.positions_of(place, [Place(items[0], 2), Place(items[1], 0)]) == [1, 2, 3]
-    assert await store.positions_of(place, [Place(items[2], 0)]) == [2]
-
-
-@on_every_store
-async def test_the_blocks_of_what_is_dropped_are_collected(store):
-    new = await registered(store)
-    place, epoch = new.namespace.namespace, await store.journal_epoch()
-    block = BlockId(os.urandom(32))
-    await store.add_block(place, block, 100, NOW_S)
-    first = record(1, blocks=(block,))
-    await store.commit(place, [first])
-    retention = Retention(NOW_S + 1, NOW_S - 1)
-    await store.condemn_blocks(None, 9, retention)
-    assert await store.drop_condemned(NOW_S + 9, 9, retention) == []
-    await store.compact(place, compaction(new, epoch, first), {new.credentials.account: 0})
-    await store.condemn_blocks(None, 9, retention)
-    assert [each.block for each in await store.drop_condemned(NOW_S + 9, 9, retention)] == [block]
