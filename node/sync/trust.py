@@ -22,7 +22,7 @@ from node.storage.database import Database
 from node.storage.journal import Journal
 from protocol import codec
 from protocol.crypto.keys import EpochKeys
-from protocol.errors import RemoteProtocolError
+from protocol.errors import RemoteProtocolError, UnsupportedFormatError
 from protocol.ids import AccountId, DeviceId, NamespaceId
 from protocol.limits import MAX_EVENT_BYTES, MAX_LOG_EVENTS
 from protocol.logs import AccountLog, DeviceEntry, NamespaceLog, Role, SignedEvent, events_from_wire
@@ -139,6 +139,13 @@ class Trust:
             namespace_events = events_from_wire(namespace_wire)
             self._check_continues(account_events, namespace_events)
             verified = self._verify(account_events, namespace_events)
+        except UnsupportedFormatError as error:
+            # Nobody's fault: what it says may decide who may write, so nothing is taken in before.
+            message = (
+                f"a newer release of Atoll has written to this account ({error}): upgrade Atoll"
+            )
+            self._journal.raise_alarm("upgrade", message, 0)
+            raise ServerError("upgrade_required", message) from error
         except RemoteProtocolError as error:
             message = f"the server's logs can not be trusted: {error}"
             evidence = error.evidence if isinstance(error, ForkedLogError) else ()

@@ -10,6 +10,7 @@ from node.errors import ServerError
 from node.storage.database import Database
 from node.storage.journal import Journal
 from node.sync.trust import Trust
+from protocol import codec
 from protocol.crypto.sealing import BoxKey
 from protocol.crypto.signing import SigningKey
 
@@ -87,3 +88,20 @@ async def test_a_log_that_became_shorter_is_refused_with_the_event_that_is_missi
     with pytest.raises(ServerError, match="has 3 events, and had 4"):
         await trust_in(journal).refresh(server)
     assert journal.alarms()[0].evidence == (known.to_wire(),)
+
+
+async def test_an_event_of_a_later_release_asks_for_an_upgrade(journal):
+    server, trust = LogServer(), trust_in(journal)
+    await trust.refresh(server)
+    known = enrolment(2)
+    body = codec.decode(known.body, 10**6)
+    later = codec.encode([codec.encode([body[0], "of-later", *body[2:]]), known.signature])
+
+    class LaterServer(LogServer):
+        async def whole_account_log(self, _):
+            return [*(event.to_wire() for event in FOUNDING.account_events), later]
+
+    with pytest.raises(ServerError, match="upgrade Atoll"):
+        await trust.refresh(LaterServer())
+    assert [alarm.kind for alarm in journal.alarms()] == ["upgrade"]
+    assert trust.account.length == FOUNDING.account.length
