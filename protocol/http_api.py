@@ -26,6 +26,12 @@ MAX_COMMIT_RECORDS: Final = 1000
 MAX_DELTA_RECORDS: Final = 2000
 """Records of one delta page."""
 
+MAX_BURIALS: Final = 100
+"""Burials in one answer; 6 MiB."""
+
+MAX_BURIAL_BYTES: Final = 64 * 1024
+"""One signed burial of 2,048 items has 37 KiB."""
+
 MAX_BLOCK_LIST: Final = 4096
 """Block ids in one question; 128 KiB of ids."""
 
@@ -343,6 +349,32 @@ class DeltaResponse(Body):
     cursor: str
     more: bool
     head: int
+
+
+@dataclass(frozen=True, slots=True)
+class BuryRequest(Body):
+    """A signed burial as it travels (`SignedBurial.to_wire`)."""
+
+    burial: Annotated[bytes, Length(1, MAX_BURIAL_BYTES)]
+
+
+@dataclass(frozen=True, slots=True)
+class BuryResponse(Body):
+    """The burial's number in its namespace, from 1."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class BurialsResponse(Body):
+    """Signed burials with ascending numbers. ``after`` is what to ask with for those that follow.
+
+    There is more while ``more`` says so.
+    """
+
+    burials: tuple[bytes, ...]
+    after: int
+    more: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -218,6 +218,17 @@ class ServerClient:
         answer = await self._ask("GET", f"/v1/namespaces/{namespace}/records", query=query)
         return self._read(answer, http_api.DeltaResponse)
 
+    async def bury(self, namespace: NamespaceId, burial: bytes) -> None:
+        """Hands a signed burial over; on return it is durable."""
+        body = http_api.BuryRequest(burial)
+        await self._ask("POST", f"/v1/namespaces/{namespace}/burials", body=body)
+
+    async def burials(self, namespace: NamespaceId, after: int) -> http_api.BurialsResponse:
+        """Burials with greater numbers, ascending, unverified."""
+        path = f"/v1/namespaces/{namespace}/burials"
+        answer = await self._ask("GET", path, query={"after": str(after)})
+        return self._read(answer, http_api.BurialsResponse)
+
     async def missing_blocks(
         self, namespace: NamespaceId, blocks: Sequence[BlockId]
     ) -> frozenset[BlockId]:

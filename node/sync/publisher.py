@@ -152,8 +152,7 @@ class Publisher:
         self._lost_blocks = lost_blocks
         self._announce = announce
         self._has_outbox = trio.Event()
-        # The event is another one after each time that nothing waited.
-        journal.on_outbox = lambda: self._has_outbox.set()  # noqa: PLW0108
+        journal.on_outbox = self._wake_sender
         self._staged_groups: set[int] = set()
         self._in_flight: set[bytes] = set()
         self._refused: set[bytes] = set()
@@ -451,6 +450,9 @@ class Publisher:
             except NodeError as error:
                 self._note(error)
                 await trio.sleep(_delay_s(error, backoff))
+
+    def _wake_sender(self) -> None:
+        self._has_outbox.set()
 
     def _next_batch(
         self, nursery: trio.Nursery, long_records: trio.CapacityLimiter

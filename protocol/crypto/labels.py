@@ -87,6 +87,8 @@ class SignedType(StrEnum):
     """The root or a device appends to an account log."""
     NAMESPACE_EVENT = "namespace-event"
     """A device appends to a namespace log."""
+    BURIAL = "burial"
+    """A device names deleted items that need not be remembered any more."""
     LOGIN = "login"
     """A login key answers a challenge after the password was typed."""
     RECOVERY_LOGIN = "recovery-login"

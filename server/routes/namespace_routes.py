@@ -6,6 +6,9 @@ from protocol.errors import RemoteProtocolError
 from protocol.http_api import (
     MAX_DELTA_RECORDS,
     AppendRequest,
+    BurialsResponse,
+    BuryRequest,
+    BuryResponse,
     CommitRequest,
     CommitResponse,
     CreateNamespaceRequest,
@@ -16,7 +19,7 @@ from protocol.http_api import (
     NamespacesResponse,
 )
 from protocol.ids import NamespaceId
-from protocol.limits import MAX_BODY_BYTES, MAX_LOG_EVENTS
+from protocol.limits import MAX_BODY_BYTES, MAX_COUNTER, MAX_LOG_EVENTS
 from server.errors import ApiError
 from server.routes.endpoint import Access, Call, Endpoint
 
@@ -54,6 +57,15 @@ async def _delta(call: Call) -> DeltaResponse:
         raise ApiError(400, ErrorCode.MALFORMED, str(error)) from error
     limit = call.integer("limit", MAX_DELTA_RECORDS, 1, MAX_DELTA_RECORDS)
     return await call.services.journal.delta(call.session, _namespace(call), cursor, limit)
+
+
+async def _bury(call: Call) -> BuryResponse:
+    return await call.services.burials.bury(call.session, _namespace(call), call.body(BuryRequest))
+
+
+async def _burials(call: Call) -> BurialsResponse:
+    after = call.integer("after", 0, 0, MAX_COUNTER)
+    return await call.services.burials.after(call.session, _namespace(call), after)
 
 
 def _namespace(call: Call) -> NamespaceId:
@@ -119,5 +131,24 @@ ENDPOINTS: Final = (
             ("cursor", "EPOCH:POSITION; from the start if absent"),
             ("limit", f"records in the page; {MAX_DELTA_RECORDS} at most and if absent"),
         ),
+    ),
+    Endpoint(
+        "POST",
+        "/v1/namespaces/{namespace}/burials",
+        "Bury deleted items",
+        _bury,
+        Access.DEVICE,
+        BuryRequest,
+        BuryResponse,
+        max_body_bytes=MAX_BODY_BYTES,
+    ),
+    Endpoint(
+        "GET",
+        "/v1/namespaces/{namespace}/burials",
+        "Read burials",
+        _burials,
+        Access.DEVICE,
+        response=BurialsResponse,
+        query=(("after", "number of the last burial that is known; 0 if absent"),),
     ),
 )

@@ -7,6 +7,7 @@ from server.blobs.port import BlockStore
 from server.services.accounts import AccountService
 from server.services.block_locks import BlockLocks
 from server.services.blocks import BlockService
+from server.services.burials import BurialService
 from server.services.collector import Collector
 from server.services.events import EventService
 from server.services.journal import JournalService
@@ -26,6 +27,7 @@ class Services:
     accounts: AccountService
     namespaces: NamespaceService
     journal: JournalService
+    burials: BurialService
     blocks: BlockService
     events: EventService
     collector: Collector
@@ -58,6 +60,7 @@ class Services:
             ),
             namespaces=NamespaceService(store, logs, notifier),
             journal=JournalService(store, logs, notifier, surroundings),
+            burials=BurialService(store, logs, surroundings),
             blocks=BlockService(store, blobs, sessions, locks, surroundings),
             events=EventService(store, sessions, notifier),
             collector=Collector(store, blobs, locks, surroundings),

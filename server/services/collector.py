@@ -1,4 +1,4 @@
-"""Gives up blocks that nothing needs any more.
+"""Gives up records and blocks that nothing needs any more.
 
 Owns the order and the times: what nobody needs is condemned, and goes an hour later if it is still
 not needed. A question whether a block is missing, and an upload of it, acquit it in between: who was
@@ -23,7 +23,8 @@ from server.services.record_checks import covers_of
 from server.stores.port import BlockOfNamespace, MetadataStore, Retention, StoredRecord
 
 RETENTION_S: Final = 30 * 24 * 3600
-"""Covered contents are kept so long: a device that was away may need them to merge."""
+"""Covered versions are kept so long: a device that was away may need them to merge, and a revocation
+may have to take the effect from what covered them."""
 
 GRACE_S: Final = 3600
 """Between condemning a block and giving it up."""
@@ -82,6 +83,7 @@ class Collector:
             StoreError: a store failed. What was given up is gone, and nothing else.
         """
         await self._index_records()
+        await self._drop_writes()
         await self._index_blocks()
         await self._condemn()
         return await self._drop()
@@ -107,6 +109,10 @@ class Collector:
         await self._store.index_record(
             stored, record.blocks, covers_of(record), self._surroundings.now_s()
         )
+
+    async def _drop_writes(self) -> None:
+        while await self._store.drop_writes(_AT_ONCE, self._retention()) == _AT_ONCE:
+            pass
 
     async def _index_blocks(self) -> None:
         while blocks := await self._store.blocks_not_indexed(_AT_ONCE):

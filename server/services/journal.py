@@ -129,11 +129,10 @@ class JournalService:
                 "the server's journal began anew, as after a restored backup: compare and start over",
                 journal_epoch=page.journal_epoch,
             )
-        last = page.records[-1][0] if page.records else after
         return DeltaResponse(
             records=tuple(DeltaRecord(position, wire) for position, wire in page.records),
-            cursor=str(Cursor(page.journal_epoch, last)),
-            more=last < page.head,
+            cursor=str(Cursor(page.journal_epoch, page.last)),
+            more=page.last < page.head,
             head=page.head,
         )
 

@@ -13,7 +13,7 @@ from protocol.ids import AccountId, DeviceId, NamespaceId
 from protocol.limits import FORMAT_VERSION
 from protocol.logs import AccountLog, NamespaceLog
 from protocol.record_validity import is_before_revocation
-from protocol.records import Record, Register, SignedRecord
+from protocol.records import Record, SignedRecord
 from server.services.namespaces import WRITERS
 from server.stores.port import Cover, NewRecord
 
@@ -90,11 +90,11 @@ def _refusal(
 
 
 def covers_of(record: Record) -> tuple[Cover, ...]:
-    """The contents that a record covers; its blocks may be given up some time later."""
+    """The versions that a record covers; they and their blocks may be given up some time later."""
     return tuple(
-        Cover(write.item, write.context)
+        Cover(write.item, int(write.register), write.context)
         for write in record.writes
-        if write.register is Register.CONTENT and write.context.vector
+        if write.context.vector
     )
 
 

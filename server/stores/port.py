@@ -154,9 +154,10 @@ class CommitContext:
 
 @dataclass(frozen=True, slots=True)
 class Cover:
-    """The versions of one item's content that a record covers."""
+    """The versions of one register of an item that a record covers."""
 
     item: ItemId
+    register: int
     context: Context
 
 
@@ -199,12 +200,20 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True)
+class NumberedBurial:
+    """A signed burial as it travels, and its number in the namespace, from 1."""
+
+    number: int
+    wire: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class NewRecord:
     """A record that passed every check that needs no transaction.
 
     Attributes:
         dots: item, register and count of each write.
-        covers: the contents that it covers.
+        covers: the versions that it covers.
         accepted_s: when it came.
     """
 
@@ -256,10 +265,16 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class JournalPage:
-    """Records after a position, ascending. ``head`` is the position of the last one there is."""
+    """Records after a position, ascending; those that were dropped are left out.
+
+    Attributes:
+        last: the position up to which these are all.
+        head: the position of the last record that ever came.
+    """
 
     journal_epoch: str
     records: tuple[tuple[int, bytes], ...]
+    last: int
     head: int
 
 
@@ -399,8 +414,9 @@ class MetadataStore(Protocol):
     async def commit(self, namespace: NamespaceId, records: Sequence[NewRecord]) -> Commit:
         """Add records to the journal, each or not, in their order.
 
-        Positions of a namespace come without gaps in the order of their transactions, so that a
-        reader of positions up to p never misses one that commits later.
+        Positions of a namespace are given without gaps in the order of their transactions, so that a
+        reader of positions up to p never misses one that commits later. A record with a number up
+        to which some of its actor's were dropped is a fork, unless it is there.
         """
         ...
 
@@ -408,6 +424,28 @@ class MetadataStore(Protocol):
         self, namespace: NamespaceId, after: int, max_records: int, max_bytes: int
     ) -> JournalPage:
         """Records after a position: at least one if there is one, then while they fit."""
+        ...
+
+    async def add_burial(
+        self, namespace: NamespaceId, items: Sequence[ItemId], wire: bytes
+    ) -> NumberedBurial:
+        """Keep a burial; from now on nothing that was written to its items is needed."""
+        ...
+
+    async def burials(
+        self, namespace: NamespaceId, after: int, limit: int
+    ) -> Sequence[NumberedBurial]:
+        """Burials with greater numbers, ascending."""
+        ...
+
+    async def drop_writes(self, limit: int, retention: Retention) -> int:
+        """Forget writes to buried items, and such as were covered too long ago.
+
+        A record of which every write is forgotten is dropped, and needs no block any more.
+
+        Returns:
+            How many were forgotten, up to ``limit``.
+        """
         ...
 
     async def missing_blocks(

@@ -59,10 +59,10 @@ def _note_cover(connection: sqlite3.Connection, number: int, cover: Cover, cover
     rows = connection.execute(
         "SELECT actor, n FROM dots WHERE namespace = ? AND item = ? AND register = ?"
         " AND covered_s IS NULL",
-        (number, cover.item, _CONTENT),
+        (number, cover.item, cover.register),
     ).fetchall()
     covered = [
-        (covered_s, number, cover.item, _CONTENT, actor, n)
+        (covered_s, number, cover.item, cover.register, actor, n)
         for actor, n in rows
         if cover.context.covers(Dot(ActorId(actor), n))
     ]

@@ -17,6 +17,7 @@ from server.stores.port import (
     LogState,
     NewRecord,
 )
+from server.stores.sqlite_burials import last_dropped
 from server.stores.sqlite_collection import note_record
 from server.stores.sqlite_logs import log_state, while_they_fit
 from server.stores.sqlite_namespaces import number_of
@@ -87,6 +88,8 @@ def _commit_one(connection: sqlite3.Connection, number: int, record: NewRecord) 
         if same[0] == record.id:
             return CommitOutcome(CommitKind.STORED, position=same[1])
         return CommitOutcome(CommitKind.FORK, evidence=same[2])
+    if record.sequence <= last_dropped(connection, number, record.actor):
+        return CommitOutcome(CommitKind.FORK)
     if (neighbour := _other_neighbour(connection, number, record)) is not None:
         return CommitOutcome(CommitKind.FORK, evidence=neighbour)
     missing = _missing(connection, number, record.blocks)
@@ -167,9 +170,12 @@ def delta(
         (number_of(connection, namespace),),
     ).fetchone()
     rows = connection.execute(
-        "SELECT wire FROM records WHERE namespace = ? AND position > ? ORDER BY position LIMIT ?",
+        "SELECT position, wire FROM records WHERE namespace = ? AND position > ?"
+        " ORDER BY position LIMIT ?",
         (number, after, max_records),
-    )
-    wires = while_they_fit((row[0] for row in rows), max_bytes)
-    # Positions have no gaps, so the records after a position are numbered from it.
-    return JournalPage(journal_epoch(connection), tuple(enumerate(wires, start=after + 1)), head)
+    ).fetchall()
+    count = len(list(while_they_fit((wire for _, wire in rows), max_bytes)))
+    records = tuple((position, wire) for position, wire in rows[:count])
+    is_whole = count == len(rows) < max_records
+    last = head if is_whole else records[-1][0]
+    return JournalPage(journal_epoch(connection), records, last, head)

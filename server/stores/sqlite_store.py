@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
-from protocol.ids import AccountId, BlockId, DeviceId, EventId, NamespaceId
+from protocol.ids import AccountId, BlockId, DeviceId, EventId, ItemId, NamespaceId
 from server.stores import (
     sqlite_accounts,
+    sqlite_burials,
     sqlite_collection,
     sqlite_journal,
     sqlite_logs,
@@ -33,6 +34,7 @@ from server.stores.port import (
     LogState,
     NewNamespace,
     NewRecord,
+    NumberedBurial,
     Progress,
     Registration,
     Retention,
@@ -285,6 +287,28 @@ class SqliteStore:
         """As the port."""
         return await self._database.read(
             partial(sqlite_namespaces.has_block, namespace=namespace, block=block)
+        )
+
+    async def add_burial(
+        self, namespace: NamespaceId, items: Sequence[ItemId], wire: bytes
+    ) -> NumberedBurial:
+        """As the port."""
+        return await self._database.write(
+            partial(sqlite_burials.add_burial, namespace=namespace, items=items, wire=wire)
+        )
+
+    async def burials(
+        self, namespace: NamespaceId, after: int, limit: int
+    ) -> Sequence[NumberedBurial]:
+        """As the port."""
+        return await self._database.read(
+            partial(sqlite_burials.burials, namespace=namespace, after=after, limit=limit)
+        )
+
+    async def drop_writes(self, limit: int, retention: Retention) -> int:
+        """As the port."""
+        return await self._database.write(
+            partial(sqlite_burials.drop_writes, limit=limit, retention=retention)
         )
 
     async def records_not_indexed(self, limit: int) -> Sequence[StoredRecord]:

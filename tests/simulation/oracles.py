@@ -170,7 +170,7 @@ def _check_folders(number: int, parts: Assembly, whole: WholeTree) -> None:
 def _check_blocks(server: SimulatedServer) -> None:
     """The server has every block that a record refers to."""
     for namespace in server.store._namespaces.values():
-        for record in namespace.records:
+        for record in namespace.records.values():
             signed = SignedRecord.from_wire(record.wire)
             missing = [block for block in signed.record.blocks if block not in server.blobs.blocks]
             if missing:

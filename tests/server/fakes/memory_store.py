@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from protocol.ids import AccountId, BlockId, DeviceId, EventId, NamespaceId
+from protocol.ids import AccountId, ActorId, BlockId, DeviceId, EventId, ItemId, NamespaceId
 from protocol.records import NO_RECORD, Register
 from protocol.version_vector import Dot
 from server.errors import AlreadyExistsError, HeadMismatchError, InvitationError, StoreError
@@ -27,6 +27,7 @@ from server.stores.port import (
     NamespaceState,
     NewNamespace,
     NewRecord,
+    NumberedBurial,
     Progress,
     Registration,
     Retention,
@@ -40,7 +41,7 @@ from server.stores.sqlite_accounts import EXPIRED_KEPT_S, MAX_SESSIONS
 @dataclass
 class _Namespace:
     members: dict[AccountId, int]
-    records: list[NewRecord] = field(default_factory=list)
+    records: dict[int, NewRecord] = field(default_factory=dict)
     by_sequence: dict[tuple, int] = field(default_factory=dict)
     dots: dict[tuple, int] = field(default_factory=dict)
     leases: dict[BlockId, int] = field(default_factory=dict)
@@ -48,6 +49,10 @@ class _Namespace:
     condemned: dict[BlockId, int] = field(default_factory=dict)
     parents: dict[BlockId, set[BlockId]] = field(default_factory=dict)
     covered: dict[tuple, int] = field(default_factory=dict)
+    burials: list[bytes] = field(default_factory=list)
+    buried: set[ItemId] = field(default_factory=set)
+    dropped: dict[ActorId, int] = field(default_factory=dict)
+    head: int = 0
 
 
 class MemoryStore:
@@ -233,11 +238,44 @@ class MemoryStore:
         self, namespace: NamespaceId, after: int, max_records: int, max_bytes: int
     ) -> JournalPage:
         known = self._known(namespace)
-        wires = [record.wire for record in known.records[after : after + max_records]]
+        later = [position for position in known.records if position > after]
+        wires = [known.records[position].wire for position in later[:max_records]]
         fitting = _while_they_fit(wires, max_bytes)
-        return JournalPage(
-            self._epoch, tuple(enumerate(fitting, start=after + 1)), len(known.records)
-        )
+        records = tuple(zip(later, fitting, strict=False))
+        last = known.head if len(fitting) == len(later) else records[-1][0]
+        return JournalPage(self._epoch, records, last, known.head)
+
+    async def add_burial(
+        self, namespace: NamespaceId, items: Sequence[ItemId], wire: bytes
+    ) -> NumberedBurial:
+        known = self._known(namespace)
+        known.burials.append(wire)
+        known.buried.update(items)
+        return NumberedBurial(len(known.burials), wire)
+
+    async def burials(
+        self, namespace: NamespaceId, after: int, limit: int
+    ) -> Sequence[NumberedBurial]:
+        numbered = enumerate(self._known(namespace).burials, start=1)
+        return [NumberedBurial(*each) for each in numbered if each[0] > after][:limit]
+
+    async def drop_writes(self, limit: int, retention: Retention) -> int:
+        dropped = 0
+        for known in self._namespaces.values():
+            for dot, position in list(known.dots.items()):
+                covered_s = known.covered.get(dot, retention.covered_before_s)
+                if dot[1] not in known.buried and covered_s >= retention.covered_before_s:
+                    continue
+                if dropped == limit:
+                    return dropped
+                dropped += 1
+                del known.dots[dot]
+                if position not in known.dots.values():
+                    record = known.records.pop(position)
+                    del known.by_sequence[record.actor, record.sequence]
+                    sequence = max(known.dropped.get(record.actor, 0), record.sequence)
+                    known.dropped[record.actor] = sequence
+        return dropped
 
     async def missing_blocks(
         self, namespace: NamespaceId, blocks: Sequence[BlockId], lease_until_s: int
@@ -357,14 +395,16 @@ def _commit_one(namespace: _Namespace, record: NewRecord) -> CommitOutcome:
     key = (record.actor, record.sequence)
     if key in namespace.by_sequence:
         position = namespace.by_sequence[key]
-        same = namespace.records[position - 1]
+        same = namespace.records[position]
         if same.id == record.id:
             return CommitOutcome(CommitKind.STORED, position=position)
         return CommitOutcome(CommitKind.FORK, evidence=same.wire)
+    if record.sequence <= namespace.dropped.get(record.actor, 0):
+        return CommitOutcome(CommitKind.FORK)
     for step in (-1, 1):
         beside = namespace.by_sequence.get((record.actor, record.sequence + step))
         if beside is not None:
-            other = namespace.records[beside - 1]
+            other = namespace.records[beside]
             before, after = (other, record) if step < 0 else (record, other)
             if after.previous not in (NO_RECORD, before.id):
                 return CommitOutcome(CommitKind.FORK, evidence=other.wire)
@@ -374,15 +414,16 @@ def _commit_one(namespace: _Namespace, record: NewRecord) -> CommitOutcome:
     dots = [(record.actor, *dot) for dot in record.dots]
     for dot in dots:
         if dot in namespace.dots:
-            evidence = namespace.records[namespace.dots[dot] - 1].wire
+            evidence = namespace.records[namespace.dots[dot]].wire
             return CommitOutcome(CommitKind.DOT_REUSED, evidence=evidence)
-    namespace.records.append(record)
-    position = len(namespace.records)
+    namespace.head += 1
+    position = namespace.head
+    namespace.records[position] = record
     namespace.by_sequence[key] = position
     namespace.dots.update(dict.fromkeys(dots, position))
     for cover in record.covers:
         for actor, item, register, n in namespace.dots:
-            if (item, register) == (cover.item, Register.CONTENT) and cover.context.covers(
+            if (item, register) == (cover.item, cover.register) and cover.context.covers(
                 Dot(actor, n)
             ):
                 namespace.covered.setdefault((actor, item, register, n), record.accepted_s)
@@ -394,10 +435,10 @@ def _is_needed(namespace: _Namespace, block: BlockId, retention: Retention) -> b
         return True
     return any(
         namespace.covered.get((record.actor, *dot), retention.now_s) >= retention.covered_before_s
-        for record in namespace.records
+        for record in namespace.records.values()
         if block in record.blocks
         for dot in record.dots
-        if dot[1] == Register.CONTENT
+        if dot[1] == Register.CONTENT and (record.actor, *dot) in namespace.dots
     )
 
 

@@ -28,6 +28,7 @@ from server.stores.port import (
     Credentials,
     DeviceChanges,
     DeviceState,
+    JournalPage,
     LogState,
     MetadataStore,
     NewNamespace,
@@ -442,7 +443,7 @@ def content(
 ) -> NewRecord:
     """A record that writes the one item's content over what was seen."""
     made = record(sequence, blocks=(block,))
-    covers = (Cover(ITEM, seen),) if seen.vector else ()
+    covers = (Cover(ITEM, int(Register.CONTENT), seen),) if seen.vector else ()
     dots = ((ITEM, int(Register.CONTENT), sequence),)
     return replace(made, dots=dots, covers=covers, accepted_s=at_s)
 
@@ -554,3 +555,83 @@ async def test_a_block_that_another_namespace_holds_stays_held(store):
     assert not await store.has_block(one, block)
     assert await store.has_block(other, block)
     assert await store.is_held(block)
+
+
+OTHER = ItemId(b"\1" * 16)
+
+
+async def wires(store: MetadataStore, place: NamespaceId, after: int = 0) -> JournalPage:
+    return await store.delta(place, after, 100, 1 << 20)
+
+
+@on_every_store
+async def test_burials_are_numbered_and_read_from_a_number_on(store):
+    place = (await registered(store)).namespace.namespace
+    for number in (1, 2, 3):
+        kept = await store.add_burial(place, [ITEM], b"burial %d" % number)
+        assert kept.number == number
+    found = await store.burials(place, 1, 10)
+    assert [(each.number, each.wire) for each in found] == [(2, b"burial 2"), (3, b"burial 3")]
+    assert [each.number for each in await store.burials(place, 0, 2)] == [1, 2]
+
+
+@on_every_store
+async def test_records_of_buried_items_go_and_leave_their_places_empty(store):
+    place = (await registered(store)).namespace.namespace
+    (block,) = blocks_of(1)
+    await store.add_block(place, block, 1000, NOW_S)
+    alone = content(1, block)
+    both = replace(record(2), dots=((ITEM, 0, 2), (OTHER, 0, 2)))
+    last = replace(record(3), dots=((ITEM, 1, 3),))
+    await store.commit(place, [alone, both, last])
+    assert await store.drop_writes(100, retention(NOW_S)) == 0
+    await store.add_burial(place, [ITEM], b"burial")
+    assert await store.drop_writes(2, retention(NOW_S)) == 2
+    assert await store.drop_writes(2, retention(NOW_S)) == 1
+    page = await wires(store, place)
+    assert (page.records, page.last, page.head) == (((2, both.wire),), 3, 3)
+    assert (await wires(store, place, 2)).records == ()
+    assert (await wires(store, place, 2)).last == 3
+    assert await collected(store, NOW_S + DAY_S) == {block}
+
+
+@on_every_store
+async def test_the_number_of_a_dropped_record_is_not_given_again(store):
+    place = (await registered(store)).namespace.namespace
+    await store.commit(place, [replace(record(1), dots=((ITEM, 0, 1),))])
+    await store.add_burial(place, [ITEM], b"burial")
+    await store.drop_writes(100, retention(NOW_S))
+    again = replace(record(1), dots=((OTHER, 0, 1),))
+    (outcome,) = (await store.commit(place, [again])).outcomes
+    assert outcome.kind is CommitKind.FORK
+    (outcome,) = (await store.commit(place, [replace(record(2), dots=((OTHER, 0, 1),))])).outcomes
+    assert (outcome.kind, outcome.position) == (CommitKind.STORED, 2)
+
+
+@on_every_store
+async def test_a_record_goes_when_all_of_it_was_covered_for_long(store):
+    place = (await registered(store)).namespace.namespace
+    first = replace(record(1), dots=((ITEM, 0, 1), (ITEM, 1, 1)))
+    seen = EMPTY_CONTEXT.add([Dot(first.actor, 1)])
+    covers = (Cover(ITEM, 0, seen),)
+    moved = replace(record(2), dots=((ITEM, 0, 2),), covers=covers, accepted_s=NOW_S)
+    await store.commit(place, [first, moved])
+    later = NOW_S + 31 * DAY_S
+    assert await store.drop_writes(100, retention(NOW_S + DAY_S)) == 0
+    assert await store.drop_writes(100, retention(later)) == 1
+    assert [position for position, _ in (await wires(store, place)).records] == [1, 2]
+    covers = (Cover(ITEM, 1, seen),)
+    changed = replace(record(3), dots=((ITEM, 1, 2),), covers=covers, accepted_s=later)
+    await store.commit(place, [changed])
+    assert await store.drop_writes(100, retention(later + 31 * DAY_S)) == 1
+    assert [position for position, _ in (await wires(store, place)).records] == [2, 3]
+
+
+@on_every_store
+async def test_a_page_that_is_full_ends_at_its_last_record(store):
+    place = (await registered(store)).namespace.namespace
+    await store.commit(place, [record(number) for number in (1, 2, 3)])
+    page = await store.delta(place, 0, 2, 1 << 20)
+    assert ([position for position, _ in page.records], page.last, page.head) == ([1, 2], 2, 3)
+    page = await store.delta(place, 0, 100, 1)
+    assert ([position for position, _ in page.records], page.last) == ([1], 1)
