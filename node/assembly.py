@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -30,6 +30,7 @@ from node.filesystem.settlements import Settlements
 from node.filesystem.values import Owner
 from node.filesystem.xattrs import Xattrs
 from node.settings import ConflictPlace, NodeSettings
+from node.storage.aside import Aside
 from node.storage.block_cache import BlockCache
 from node.storage.deferred_records import DeferredRecords
 from node.storage.held_deletions import HeldDeletions
@@ -45,6 +46,7 @@ from node.storage.verdicts import Verdicts
 from node.sync.approvals import Approvals
 from node.sync.block_fetcher import BlockFetcher, BlockServer, FetchLimits, ServerSource
 from node.sync.block_uploader import BlockClient, BlockUploader, UploadLimits
+from node.sync.burying import BurialClient, BurialRules, Burying
 from node.sync.checkpointer import Checkpointer
 from node.sync.content_reader import ContentReader
 from node.sync.content_sealer import ContentSealer
@@ -63,7 +65,7 @@ from protocol.crypto.keys import derive
 from protocol.crypto.labels import Label
 from protocol.crypto.sealing import BoxKey
 from protocol.crypto.signing import SigningKey
-from protocol.ids import INCARNATION_BYTES, NamespaceId, actor_id
+from protocol.ids import INCARNATION_BYTES, BlockId, NamespaceId, actor_id
 from protocol.values import Content
 
 _SYNC_THREADS = 8  # that sync the files of blocks side by side
@@ -97,7 +99,7 @@ class Surroundings:
         return cls(time.time_ns, os.urandom, random.random, trio.to_thread.run_sync)
 
 
-class NodeServer(JournalClient, CommitClient, BlockClient, BlockServer, Protocol):
+class NodeServer(JournalClient, CommitClient, BlockClient, BlockServer, BurialClient, Protocol):
     """What a node asks of its server."""
 
 
@@ -176,8 +178,14 @@ class Assembly:
             settings.quiet_publish_s,
             surroundings.run_sync,
         )
+        self.aside = Aside(self.database)
+        self.cache.protect(block for file in self.aside.files() for block in file.blocks)
         self.conflicts = ConflictFolder(
-            self.tree, self.registers, owner, is_beside=settings.conflicts is ConflictPlace.BESIDE
+            self.tree,
+            self.registers,
+            self.aside,
+            owner,
+            is_beside=settings.conflicts is ConflictPlace.BESIDE,
         )
         self.drive = Drive(
             database=self.database,
@@ -189,6 +197,8 @@ class Assembly:
             ),
             files=self.files,
             conflicts=self.conflicts,
+            aside=self.aside,
+            release_blocks=self._release_blocks,
             xattrs=Xattrs(self.registers, edits, self.standing, reader.cached_share),
             owner=owner,
             home=settings.home,
@@ -278,6 +288,25 @@ class Assembly:
         self.history = HistoryKeeper(
             History(self.database), verdicts, settings.history_days, now_ns
         )
+        self.burying = Burying(
+            database=self.database,
+            registers=self.registers,
+            tree=self.tree,
+            journal=self.journal,
+            trust=trust,
+            aside=self.aside,
+            drive=self.drive,
+            cache=self.cache,
+            fetcher=self.fetcher,
+            reader=reader,
+            client=client,
+            namespace=self.namespace,
+            device=self.device,
+            rules=BurialRules(settings.tombstone_days, settings.deletion_guard_minimum),
+            now_ns=now_ns,
+            draw=surroundings.draw,
+            catch_up=self.puller.catch_up,
+        )
         self._recover()
 
     def _recover(self) -> None:
@@ -289,6 +318,14 @@ class Assembly:
             troubles = self.files.recover()
         for trouble in troubles:
             self.journal.raise_alarm("staging", trouble, self._surroundings.now_ns() // 1000)
+
+    def _release_blocks(self, blocks: Iterable[BlockId]) -> None:
+        """Let the cache give up what neither an unsent record nor a file kept aside needs."""
+        self.cache.unprotect(
+            block
+            for block in blocks
+            if not self.journal.needs_block(block) and not self.aside.needs(block)
+        )
 
     def _sync_disk(self) -> None:
         """Sealed blocks first, then the index that refers to them."""
@@ -310,6 +347,7 @@ class Assembly:
             nursery.start_soon(self._keep_going, "applying", self.deferred_changes.run)
             nursery.start_soon(self._keep_going, "merging", self.merger.run)
             nursery.start_soon(self._keep_going, "pruning", self.history.run)
+            nursery.start_soon(self._keep_going, "burying", self.burying.run)
 
     async def wait_sent(self, deadline_s: float) -> None:
         """Register what open files hold, and send what waits, for so long at most."""

@@ -41,11 +41,12 @@ from node.filesystem.values import (
     drive_error,
 )
 from node.filesystem.xattrs import Xattrs
+from node.storage.aside import Aside, AsideFile
 from node.storage.database import Database
 from node.storage.registers import Registers
 from node.storage.tree import ROOT_INODE, Changes, EntryRow, ItemRow, Tree
 from node.sync.workers import RunSync
-from protocol.ids import ItemId
+from protocol.ids import BlockId, ItemId
 from protocol.limits import MAX_NAME_BYTES, MAX_SYMLINK_BYTES
 from protocol.records import Register
 from protocol.values import Content, ExplicitTime, ItemAttributes, Kind
@@ -92,6 +93,8 @@ class Drive:
         settlements: Settlements,
         files: OpenFiles,
         conflicts: ConflictFolder,
+        aside: Aside,
+        release_blocks: Callable[[Iterable[BlockId]], None],
         xattrs: Xattrs,
         owner: Owner,
         home: Path,
@@ -106,6 +109,8 @@ class Drive:
         self._settlements = settlements
         self._files = files
         self._conflicts = conflicts
+        self._aside = aside
+        self._release_blocks = release_blocks
         self._xattrs = xattrs
         self._owner = owner
         self._home = home
@@ -267,8 +272,12 @@ class Drive:
     def unlink(self, parent: int, name: bytes) -> None:
         """Remove a name that is no folder's; EISDIR, ENOENT.
 
-        Of a conflict version that is shown beside its file: drop that version.
+        Of a conflict version that is shown beside its file: drop that version. Of a file that is kept
+        aside: give it up.
         """
+        if (aside := self._conflicts.kept_aside(parent, name)) is not None:
+            self._give_up_aside(aside)
+            return
         folder = self._changeable_folder(parent, name)
         if self._tree.entry(folder.item, name) is None:
             beside = self._conflicts.beside(folder.item, name)
@@ -290,6 +299,12 @@ class Drive:
             self._hold_unlinked(row, version)
         self._hold_unlinked_twins(behind)
 
+    def _give_up_aside(self, file: AsideFile) -> None:
+        with self._database.transaction():
+            self._aside.remove(file.id)
+        self._stirred.set()
+        self._release_blocks(file.blocks)
+
     def _drop_conflict(self, conflict: ConflictVersion) -> None:
         """What is shown stands for a conflict version from now on."""
         row = conflict.row
@@ -308,6 +323,8 @@ class Drive:
 
     def remove_folder(self, parent: int, name: bytes) -> None:
         """Remove an empty folder; ENOTDIR, ENOTEMPTY, ENOENT."""
+        if self._conflicts.was_aside(parent, name):
+            return
         folder = self._changeable_folder(parent, name)
         entry, row = self._entry(folder, name)
         if row.kind is not Kind.DIRECTORY:
@@ -661,6 +678,10 @@ class Drive:
         """Return when a file was closed for good."""
         await self._closed.wait()
         self._closed = trio.Event()
+
+    def is_open(self, item: ItemId) -> bool:
+        """Whether a program has a file open."""
+        return any(file.item == item for file in self._files)
 
     def is_in_use(self, writes: Iterable[OpenedWrite]) -> bool:
         """Whether writes change a database of which a program has a file open: they must wait."""

@@ -92,6 +92,7 @@ class _Node:
             journal=parts.journal,
             held=parts.held,
             deferred=parts.deferred,
+            aside=parts.aside,
             approvals=parts.approvals,
             standing=parts.standing,
             files=parts.files,

@@ -52,6 +52,8 @@ class NodeSettings:
             for an approval; 1 lets everything through.
         deletion_guard_minimum: fewer deletions than this never wait.
         history_days: for so long replaced contents can be merged with and looked at.
+        tombstone_days: for so long deletions are remembered; a device that was away for longer keeps
+            what others deleted aside.
     """
 
     home: Path
@@ -68,6 +70,7 @@ class NodeSettings:
     stop_deadline_s: float = 10.0
     conflicts: ConflictPlace = ConflictPlace.FOLDER
     history_days: float = 30.0
+    tombstone_days: float = 180.0
     deletion_guard_share: float = 0.5
     deletion_guard_minimum: int = 200
 
@@ -122,6 +125,7 @@ _CHOSEN: Mapping[str, _Number | _Choice] = {
     "deletion_guard_minimum": _Number(1, 10**9, is_whole=True),
     "deletion_guard_share": _Number(0.01, 1),
     "history_days": _Number(1, 3650),
+    "tombstone_days": _Number(30, 3650),
 }
 """What may stand in the file; each is the field of `NodeSettings` with that name."""
 

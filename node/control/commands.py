@@ -21,6 +21,7 @@ from node.control.server import Handler
 from node.filesystem.conflict_folder import ConflictFolder
 from node.filesystem.open_files import OpenFiles
 from node.net.server_client import ServerClient
+from node.storage.aside import Aside
 from node.storage.block_cache import BlockCache
 from node.storage.deferred_records import DeferredRecords
 from node.storage.held_deletions import HeldDeletions
@@ -65,6 +66,7 @@ class Commands:
         journal: Journal,
         held: HeldDeletions,
         deferred: DeferredRecords,
+        aside: Aside,
         approvals: Approvals,
         standing: Standing,
         files: OpenFiles,
@@ -83,6 +85,7 @@ class Commands:
         self._journal = journal
         self._held = held
         self._deferred = deferred
+        self._aside = aside
         self._approvals = approvals
         self._standing = standing
         self._files = files
@@ -137,6 +140,7 @@ class Commands:
             "alarms": [
                 *self._held_sentences(),
                 *self._deferred_sentences(),
+                *self._aside_sentences(),
                 *(alarm.message for alarm in self._journal.alarms()),
                 *self._troubles(),
             ],
@@ -210,6 +214,17 @@ class Commands:
             return []
         what = "1 change from another device waits" if count == 1 else f"{count} changes wait"
         return [f"{what} until the database that it concerns is closed here"]
+
+    def _aside_sentences(self) -> list[str]:
+        count = self._aside.count()
+        if not count:
+            return []
+        files = "1 file" if count == 1 else f"{count} files"
+        sentence = (
+            f"{files} that others deleted while this device was away for long: what it had of them "
+            "is kept in .atoll/aside; copy out what you need, and remove the rest there"
+        )
+        return [sentence]
 
     def _troubles(self) -> list[str]:
         errors = {"publishing": self._publisher.last_error, "merging": self._merger.last_error}

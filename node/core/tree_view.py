@@ -10,7 +10,7 @@ import datetime
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from protocol import codec
@@ -154,6 +154,17 @@ def _placed(version: Version[Placement], links: Iterable[Link]) -> tuple[PlacedL
     if not links:
         return ()
     return tuple([PlacedLink(link, version.time_us, version.dot, version.device) for link in links])
+
+
+def outside_graves(
+    links: Iterable[PlacedLink], is_buried: Callable[[ItemId], bool]
+) -> Iterator[PlacedLink]:
+    """The links, in the root where their folder was buried: nobody knows any more where it was."""
+    for placed in links:
+        if is_buried(placed.link.parent):
+            yield replace(placed, link=replace(placed.link, parent=ROOT_ITEM))
+        else:
+            yield placed
 
 
 def _is_revived(

@@ -7,7 +7,7 @@ keeps its view incrementally. Called by whoever checks an index.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from node.core.tree_view import (
@@ -16,6 +16,7 @@ from node.core.tree_view import (
     Move,
     PlacedLink,
     cut_cycles,
+    outside_graves,
     share_name,
     shown_names,
     twin_identity,
@@ -46,12 +47,17 @@ class WholeTree:
     cuts: Mapping[ItemId, ItemId]
 
 
-def view_of(items: Mapping[ItemId, ItemView], device_name: Callable[[DeviceId], str]) -> WholeTree:
+def view_of(
+    items: Mapping[ItemId, ItemView],
+    device_name: Callable[[DeviceId], str],
+    buried: Container[ItemId] = frozenset(),
+) -> WholeTree:
     """Show a state.
 
     Args:
         items: the view of every item by its own registers; the root may be among them.
         device_name: names the devices, for contested names.
+        buried: of which nothing is among the items.
     """
     known = {
         item: view for item, view in items.items() if view.content is not None and item != ROOT_ITEM
@@ -59,6 +65,9 @@ def view_of(items: Mapping[ItemId, ItemView], device_name: Callable[[DeviceId], 
     revived = _revived(known)
     links = {item: view.links for item, view in known.items()}
     links.update((folder, known[folder].former[:1]) for folder in revived)
+    links = {
+        item: tuple(outside_graves(placed, buried.__contains__)) for item, placed in links.items()
+    }
     cuts = _cuts(known, links, revived)
     for folder, parent in cuts.items():
         links[folder] = tuple(

@@ -1,9 +1,11 @@
-"""`.atoll/`, the read-only folder at the root of the drive, with the conflict versions of files.
+"""`.atoll/`, the folder at the root of the drive with what has no place in the tree.
 
 ``.atoll/conflicts/<path>/<device>-<time>`` holds each version that lost, under the path of the file
-that it belongs to. Nothing is stored for it: it is made from the index when it is looked at. The
-root does not list it, so no program that scans the drive meets it. Who sets it so sees the same
-versions beside the file as well. Called by the drive.
+that it belongs to. ``.atoll/aside/<path>`` holds what only this device still had of files that were
+deleted long ago; a file there can be removed, and nothing else can be changed. Nothing is stored for
+the folders: they are made from the index when they are looked at. The root does not list ``.atoll``,
+so no program that scans the drive meets it. Who sets it so sees the conflict versions beside their
+file as well. Called by the drive.
 """
 
 from __future__ import annotations
@@ -11,10 +13,11 @@ from __future__ import annotations
 import datetime
 import errno
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from node.core.tree_view import Version, choose_content, contested_name
 from node.filesystem.values import Attributes, Owner, StaleEntry, drive_error
+from node.storage.aside import Aside, AsideFile
 from node.storage.registers import Registers
 from node.storage.tree import ItemRow, Tree
 from protocol.ids import ItemId
@@ -23,6 +26,7 @@ from protocol.values import Content, Kind
 NAME = b".atoll"
 _FIRST_INODE = 1 << 62  # real inode numbers count up from 1 and never get here
 _CONFLICTS = b"conflicts"
+_ASIDE = b"aside"
 _BESIDE = b""  # begins the path of a version that is shown in another folder; no name is empty
 
 Path = tuple[bytes, ...]
@@ -51,18 +55,25 @@ class ConflictFolder:
     """
 
     def __init__(
-        self, tree: Tree, registers: Registers, owner: Owner, *, is_beside: bool = False
+        self,
+        tree: Tree,
+        registers: Registers,
+        aside: Aside,
+        owner: Owner,
+        *,
+        is_beside: bool = False,
     ) -> None:
         """``is_beside``: whether conflict versions are shown beside their files as well."""
         self._tree = tree
         self._registers = registers
+        self._aside = aside
         self._owner = owner
         self._is_beside = is_beside
         self._cached: dict[Path, ConflictVersion | None] = {}
         self._beside: dict[Path, ConflictVersion] = {}
         self._told: set[Path] = set()
-        self._told_revision = -1
-        self._cached_revision = -1
+        self._told_revision = (-1, -1)
+        self._cached_revision = (-1, -1)
         self._inodes: dict[Path, int] = {}
         self._paths: dict[int, Path] = {}
 
@@ -153,11 +164,11 @@ class ConflictFolder:
 
     def take_stale(self) -> list[StaleEntry]:
         """Names that came or went since the last call, for what the kernel remembers of them."""
-        if self._told_revision == self._tree.revision or not (self._inodes or self._is_beside):
+        if self._told_revision == self._revision or not (self._inodes or self._is_beside):
             return []
         known = {*self._known(), *self._beside}
         changed, self._told = known ^ self._told, known
-        self._told_revision = self._tree.revision
+        self._told_revision = self._revision
         stale = []
         for path in sorted(changed):
             parent = self._inodes.get(path[:-1])
@@ -179,7 +190,7 @@ class ConflictFolder:
 
     def _known(self) -> dict[Path, ConflictVersion | None]:
         """Every path of this folder, with None for folders; made anew when the tree has changed."""
-        if self._cached_revision != self._tree.revision:
+        if self._cached_revision != self._revision:
             known: dict[Path, ConflictVersion | None] = {(_CONFLICTS,): None}
             versions = self.versions()
             self._beside = self._placed_beside(versions) if self._is_beside else {}
@@ -188,8 +199,59 @@ class ConflictFolder:
                 for depth in range(1, len(parts) + 1):
                     known.setdefault((_CONFLICTS, *parts[:depth]), None)
                 known[(_CONFLICTS, *parts, conflict.name)] = conflict
-            self._cached, self._cached_revision = known, self._tree.revision
+            for file in self._aside.files():
+                parts = file.path.split(b"/")
+                for depth in range(len(parts)):
+                    known.setdefault((_ASIDE, *parts[:depth]), None)
+                known[(_ASIDE, *parts)] = self._as_version(file)
+            self._cached, self._cached_revision = known, self._revision
         return self._cached
+
+    @property
+    def _revision(self) -> tuple[int, int]:
+        return self._tree.revision, self._aside.revision
+
+    def _as_version(self, file: AsideFile) -> ConflictVersion:
+        content = replace(file.version.value, kind=Kind.FILE)
+        row = ItemRow(
+            inode=0,
+            item=file.item,
+            kind=Kind.FILE,
+            mode=0o400,
+            uid=None,
+            gid=None,
+            size=content.size,
+            mtime_ns=content.mtime_ns,
+            ctime_ns=file.version.time_us * 1000,
+            device_number=0,
+            xattr_count=0,
+            content=file.version.dot,
+            explicit_ns=None,
+            explicit_set_us=None,
+            entries_us=0,
+            conflicts=0,
+            merged_into=None,
+        )
+        name = file.path.rpartition(b"/")[2]
+        device_name = self._tree.device_name(file.version.device)
+        version = replace(file.version, value=content)
+        return ConflictVersion(row, file.path, name, device_name, version)
+
+    def kept_aside(self, inode: int, name: bytes) -> AsideFile | None:
+        """The file of that name in a folder below ``.atoll/aside``."""
+        path = (*self._paths.get(inode, ()), name)
+        if len(path) < 2 or path[0] != _ASIDE:
+            return None
+        wanted = b"/".join(path[1:])
+        return next((file for file in self._aside.files() if file.path == wanted), None)
+
+    def was_aside(self, inode: int, name: bytes) -> bool:
+        """Whether a folder below ``.atoll/aside`` went with its last file.
+
+        ``rm -r`` removes what it had listed: the files, and then the folders that went with them.
+        """
+        path = (*self._paths.get(inode, ()), name)
+        return len(path) > 1 and path[0] == _ASIDE and path not in self._known()
 
     def _placed_beside(self, versions: Iterable[ConflictVersion]) -> dict[Path, ConflictVersion]:
         placed: dict[Path, ConflictVersion] = {}
@@ -233,7 +295,8 @@ class ConflictFolder:
     def _folder(self, path: Path) -> Attributes:
         inode = self._inode(path)
         uid, gid = self._owner.uid, self._owner.gid
-        return Attributes(inode, Kind.DIRECTORY, 0o500, 1, uid, gid, 0, 0, 0, 0, 0)
+        mode = 0o700 if path[:1] == (_ASIDE,) else 0o500
+        return Attributes(inode, Kind.DIRECTORY, mode, 1, uid, gid, 0, 0, 0, 0, 0)
 
     def _inode(self, path: Path) -> int:
         inode = self._inodes.get(path)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from node.core.tree_view import ItemView, Move, PlacedLink, cut_cycles
+from node.core.tree_view import ItemView, Move, PlacedLink, cut_cycles, outside_graves
 from node.storage.database import Database
 from node.storage.emptiness import Emptiness
 from protocol.ids import ROOT_ITEM, ActorId, DeviceId, ItemId, LinkId
@@ -38,8 +38,14 @@ class Hanging:
     Concurrency: owned by the node's loop; no method awaits. Writers hold a transaction.
     """
 
-    def __init__(self, database: Database, view: Callable[[ItemId], ItemView]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        view: Callable[[ItemId], ItemView],
+        is_buried: Callable[[ItemId], bool],
+    ) -> None:
         self._database = database
+        self._is_buried = is_buried
         self._are_none_cut = Emptiness(database, "SELECT 1 FROM cuts LIMIT 1")
         self._view = view
 
@@ -84,8 +90,10 @@ class Hanging:
     def _wanted(self, item: ItemId, view: ItemView) -> tuple[PlacedLink, ...]:
         """Where an item hangs as far as no cycle keeps it from there."""
         if view.links or not view.is_folder or not view.former:
-            return view.links
-        return view.former[:1] if self._holds_life(item) else ()
+            links = view.links
+        else:
+            links = view.former[:1] if self._holds_life(item) else ()
+        return tuple(outside_graves(links, self._is_buried))
 
     def _wanted_before(self, item: ItemId) -> tuple[tuple[PlacedLink, ...], bool]:
         links = self._links(item)

@@ -257,6 +257,28 @@ CREATE TABLE cuts (
     wanted BLOB NOT NULL            -- where they want to hang
 ) STRICT, WITHOUT ROWID;
 
+-- Deleted items that need not be remembered: nothing that was ever written to them has an effect.
+CREATE TABLE buried (
+    item     BLOB PRIMARY KEY,
+    is_done  INTEGER NOT NULL,      -- 0: something of it may still be here
+    is_given INTEGER NOT NULL       -- 0: the server may not have it, as after a backup was restored
+) STRICT, WITHOUT ROWID;
+CREATE INDEX buried_waiting ON buried (item) WHERE is_done = 0;
+CREATE INDEX buried_lost ON buried (item) WHERE is_given = 0;
+
+-- What only this device had of buried files; shown in .atoll/aside until the user removes it.
+CREATE TABLE aside (
+    id      INTEGER PRIMARY KEY,
+    item    BLOB NOT NULL,
+    path    BLOB NOT NULL UNIQUE,   -- where it was, from the root, without a leading slash
+    actor   BLOB NOT NULL,          -- the dot of the content
+    n       INTEGER NOT NULL,
+    time_us INTEGER NOT NULL,       -- hybrid time of the write
+    device  BLOB NOT NULL,
+    value   BLOB NOT NULL,          -- canonical Content
+    blocks  BLOB NOT NULL           -- ids of all its blocks, one after the other
+) STRICT;
+
 -- Things that a user must know of; shown by status until settled.
 CREATE TABLE alarms (
     id      INTEGER PRIMARY KEY,

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from node.core.tree_view import CONTEST_MARK, ItemView, Version, twin_identity, view_item
+from node.storage.burials import Burials
 from node.storage.database import Database
 from node.storage.folder_entries import FolderEntries
 from node.storage.hanging import Hanging, Slot
 from node.storage.registers import Registers
-from protocol.ids import ROOT_ITEM, ActorId, DeviceId, ItemId, LinkId
+from protocol.ids import ROOT_ITEM, ActorId, DeviceId, ItemId, LinkId, RecordId
 from protocol.values import Content, Kind, Placement
 from protocol.version_vector import EMPTY_CONTEXT, Dot
 
@@ -93,6 +94,9 @@ _ENTRY_COLUMNS = "parent, shown, name, item, link"
 class Tree:
     """The view of one namespace.
 
+    Attributes:
+        burials: the items that are no part of it any more.
+
     Concurrency: owned by the node's loop; no method awaits. Writers hold a transaction.
     """
 
@@ -101,7 +105,8 @@ class Tree:
         self._registers = registers
         self._device_names: dict[DeviceId, str] = {}
         self._next_free_inode = self._reserved_inodes = self._reserved_at = 0
-        self._hanging = Hanging(database, self._view)
+        self.burials = Burials(database)
+        self._hanging = Hanging(database, self._view, self.burials.holds)
         self._entries = FolderEntries(database, self.device_name)
         self.changes = Changes()
         self.revision = 0  # grows with everything that may change what a folder lists
@@ -424,6 +429,23 @@ class Tree:
         self.revision += 1
         self._hang(item, None)
         self._database.execute("DELETE FROM items WHERE item = ?", (item,))
+
+    def bury(self, item: ItemId, now_ns: int) -> list[RecordId]:
+        """Forget a buried item; what hangs in it goes to the root.
+
+        Returns:
+            The records that carried what was written to it.
+        """
+        self.remove(item)
+        records = self.burials.finish(item)
+        for child in self.hanging_in(item):
+            self.refresh(child, now_ns)
+        return records
+
+    def hanging_in(self, folder: ItemId) -> list[ItemId]:
+        """What hangs in a folder as its links say."""
+        rows = self._database.execute("SELECT DISTINCT item FROM links WHERE parent = ?", (folder,))
+        return [ItemId(child) for (child,) in rows]
 
     def _hang(self, item: ItemId, view: ItemView | None, names: Iterable[Slot] = ()) -> None:
         """Hang an item anew; ``names`` are decided anew in any case."""

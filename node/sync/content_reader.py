@@ -20,7 +20,7 @@ from node.sync.manifest_reader import ManifestReader, Stretch
 from node.sync.open_blocks import OpenBlocks
 from node.sync.workers import Workers
 from protocol.crypto.blocks import read_range
-from protocol.ids import NamespaceId
+from protocol.ids import BlockId, NamespaceId
 from protocol.manifests import Entry, Manifest
 from protocol.values import Content
 
@@ -110,6 +110,13 @@ class ContentReader:
             return []
         stretches = await self._manifests.locate(namespace, content.manifest, 0, content.size)
         return [stretch.entry for stretch in stretches]
+
+    async def blocks(self, namespace: NamespaceId, content: Content) -> list[BlockId]:
+        """Every block that a content needs; the errors of `entries`."""
+        await trio.lowlevel.checkpoint()
+        if content.manifest is None:
+            return []
+        return await self._manifests.blocks(namespace, content.manifest)
 
     def cached_share(self, content: Content) -> int:
         """Per cent of the content's blocks that are on this device.

@@ -89,6 +89,23 @@ class ManifestReader:
         """
         return await self._locate(namespace, _Level(manifest.pieces), 0, offset, end)
 
+    async def blocks(self, namespace: NamespaceId, manifest: Manifest) -> list[BlockId]:
+        """Every block that a content needs, also the pages that list them.
+
+        Raises:
+            ServerError: a page did not arrive.
+            StorageError: a page can not be read or opened.
+        """
+        found: list[BlockId] = []
+        unread = [*manifest.pieces]
+        while unread:
+            piece = unread.pop()
+            if piece.block is not None:
+                found.append(piece.block)
+            if not isinstance(piece, Entry):
+                unread += (await self._page(namespace, piece)).pieces
+        return found
+
     def following(self, manifest: Manifest, offset: int) -> Iterator[BlockId]:
         """The blocks that a reader of the bytes from ``offset`` on will need next, in order.
 

@@ -119,6 +119,7 @@ class Puller:
         self._progress = trio.Event()
         self.announced = 0
         self._state: EventsResponse | None = None
+        self._burials = tree.burials
         self._withdrawal = Withdrawal(database, tree, journal, trust, drive, now_ns)
         self._honesty = ServerHonesty(journal, now_ns)
         self.connection = Connection.CONNECTING
@@ -327,6 +328,7 @@ class Puller:
                 self._honesty.went_back()
             if known:
                 self._journal.send_all_again()
+                self._burials.read_again()
             self._journal.set_cursor(present, 0)
 
     async def _apply(self, page: _Page) -> None:

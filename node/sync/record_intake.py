@@ -200,7 +200,8 @@ class RecordIntake:
         """Whether somebody who had seen what a record says of places has written over it."""
         actor = signed.record.actor
         return all(
-            self._registers.seen(write.item, write.register).covers(Dot(actor, write.n))
+            self._tree.burials.holds(write.item)
+            or self._registers.seen(write.item, write.register).covers(Dot(actor, write.n))
             for write in signed.record.writes
             if write.register is Register.PLACEMENT
         )
@@ -237,7 +238,8 @@ class RecordIntake:
     def _writes_unseen(self, signed: SignedRecord) -> bool:
         actor = signed.record.actor
         return not all(
-            self._registers.seen(write.item, write.register).covers(Dot(actor, write.n))
+            self._tree.burials.holds(write.item)
+            or self._registers.seen(write.item, write.register).covers(Dot(actor, write.n))
             for write in signed.record.writes
         )
 
@@ -260,6 +262,9 @@ class RecordIntake:
         While a program has a database open that the record changes, it is put aside instead, unless
         the caller undoes it in the same transaction.
         """
+        writes = [write for write in writes if not self._tree.burials.holds(write.item)]
+        if not writes:
+            return []
         if not is_undone and self._drive.is_in_use(writes):
             self._deferred.put(signed, position)
             return []
@@ -270,6 +275,8 @@ class RecordIntake:
         for write in writes:
             self._write(write, signed)
         for change in signed.record.folders:
+            if self._tree.burials.holds(change.folder):
+                continue
             self._tree.note_entries_changed(change.folder, change.time_us)
             self._journal.note_published(change.folder, change.time_us)
         now_ns = self._now_ns()

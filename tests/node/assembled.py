@@ -155,7 +155,11 @@ def client_of(home: Path) -> ServerClient:
 
 @asynccontextmanager
 async def running(
-    home: Path, *, is_cut_off: bool = False, incarnation: bytes | None = None
+    home: Path,
+    *,
+    is_cut_off: bool = False,
+    incarnation: bytes | None = None,
+    tombstone_days: float = 180,
 ) -> AsyncIterator[AssembledNode]:
     """A node that runs.
 
@@ -170,7 +174,11 @@ async def running(
             return drawn
         return os.urandom(size)
 
-    settings = NodeSettings(home=home, mountpoint=home.with_name(home.name + "-mount"))
+    settings = NodeSettings(
+        home=home,
+        mountpoint=home.with_name(home.name + "-mount"),
+        tombstone_days=tombstone_days,
+    )
     surroundings = Surroundings(time.time_ns, token_bytes, random.random, trio.to_thread.run_sync)
     with ExitStack() as stack:
         state = stack.enter_context(StateDirectory.open(home))

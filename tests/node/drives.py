@@ -23,6 +23,7 @@ from node.filesystem.saves import Saves
 from node.filesystem.settlements import Settlements
 from node.filesystem.values import Attributes, Invalidation, Owner
 from node.filesystem.xattrs import Xattrs
+from node.storage.aside import Aside
 from node.storage.staging import StagingStore
 from node.storage.standing import Standing
 from node.storage.tree import ROOT_INODE
@@ -76,8 +77,9 @@ class DriveDevice:
             quiet_s=5,
             run_sync=inline,
         )
+        self.aside = Aside(index.database)
         self.conflict_folder = ConflictFolder(
-            index.tree, index.registers, OWNER, is_beside=is_beside
+            index.tree, index.registers, self.aside, OWNER, is_beside=is_beside
         )
         self.drive = Drive(
             database=index.database,
@@ -94,6 +96,8 @@ class DriveDevice:
             ),
             files=self.files,
             conflicts=self.conflict_folder,
+            aside=self.aside,
+            release_blocks=lambda _: None,
             xattrs=Xattrs(index.registers, edits, Standing(index.database), lambda _: 100),
             owner=OWNER,
             home=home,

@@ -15,6 +15,7 @@ from protocol.body_codec import Body
 from protocol.http_api import (
     AppendRequest,
     BlockList,
+    BuryRequest,
     ChallengeRequest,
     CommitRequest,
     Cursor,
@@ -208,6 +209,12 @@ class SimulatedServer:
                 cursor = Cursor.parse(text) if text else None
                 limit = int(request.query["limit"])
                 return _wire(await services.journal.delta(session, place, cursor, limit))
+            case "POST", ["burials"]:
+                bury = BuryRequest.from_wire(request.content)
+                return _wire(await services.burials.bury(session, place, bury))
+            case "GET", ["burials"]:
+                after = int(request.query["after"])
+                return _wire(await services.burials.after(session, place, after))
             case "POST", ["blocks", "missing"]:
                 question = BlockList.from_wire(request.content)
                 return _wire(await services.blocks.missing(session, place, question))

@@ -103,3 +103,23 @@ CREATE TABLE deferred (
     position INTEGER NOT NULL,
     wire     BLOB NOT NULL
 ) STRICT;
+
+CREATE TABLE buried (
+    item     BLOB PRIMARY KEY,
+    is_done  INTEGER NOT NULL,
+    is_given INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX buried_waiting ON buried (item) WHERE is_done = 0;
+CREATE INDEX buried_lost ON buried (item) WHERE is_given = 0;
+
+CREATE TABLE aside (
+    id      INTEGER PRIMARY KEY,
+    item    BLOB NOT NULL,
+    path    BLOB NOT NULL UNIQUE,
+    actor   BLOB NOT NULL,
+    n       INTEGER NOT NULL,
+    time_us INTEGER NOT NULL,
+    device  BLOB NOT NULL,
+    value   BLOB NOT NULL,
+    blocks  BLOB NOT NULL
+) STRICT;

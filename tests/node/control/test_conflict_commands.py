@@ -16,6 +16,7 @@ from node.core.content_merge import Settlement
 from node.filesystem.conflict_folder import ConflictFolder
 from node.filesystem.settlements import Settlements
 from node.filesystem.values import Owner
+from node.storage.aside import Aside
 from node.sync.sibling_merge import SiblingMerge
 from protocol.ids import ItemId
 from protocol.values import Content, Kind
@@ -79,7 +80,7 @@ class Node:
     def __init__(self, index: Index) -> None:
         self.index = index
         self.drive = Drive(index)
-        folder = ConflictFolder(index.tree, index.registers, Owner(0, 0))
+        folder = ConflictFolder(index.tree, index.registers, Aside(index.database), Owner(0, 0))
         self.commands = ConflictCommands(
             mountpoint=MOUNT,
             device=index.device,

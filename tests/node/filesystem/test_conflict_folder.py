@@ -6,6 +6,7 @@ import pytest
 from node.errors import DriveError
 from node.filesystem.conflict_folder import ConflictFolder
 from node.filesystem.values import Owner, StaleEntry
+from node.storage.aside import Aside
 from protocol.ids import RecordId
 from protocol.records import Register
 from protocol.values import Content, Kind
@@ -18,7 +19,7 @@ def refused(number):
 
 @pytest.fixture
 def folder(one):
-    return ConflictFolder(one.tree, one.registers, Owner(1000, 100))
+    return ConflictFolder(one.tree, one.registers, Aside(one.database), Owner(1000, 100))
 
 
 @pytest.fixture
@@ -128,7 +129,9 @@ def test_versions_of_one_device_and_moment_have_names_of_their_own(one, folder):
 
 @pytest.fixture
 def beside(one):
-    return ConflictFolder(one.tree, one.registers, Owner(1000, 100), is_beside=True)
+    return ConflictFolder(
+        one.tree, one.registers, Aside(one.database), Owner(1000, 100), is_beside=True
+    )
 
 
 BESIDE_NAME = b"a (from device 0 2025-10-09)"
