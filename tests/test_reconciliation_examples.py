@@ -259,3 +259,4 @@ def test_the_numbers_are_those_of_the_code():
         f"{settings.deletion_guard_minimum}"
     ).replace("%", " %")
     assert rows["replaced contents are kept for"] == f"{settings.history_days:g} days"
+    assert rows["deletions are remembered for"] == f"{settings.tombstone_days:g} days"

@@ -10,6 +10,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import trio
 
 from node.assembly import Assembly, Surroundings
 from node.core.account_keys import DeviceKeyPair
+from node.errors import NodeError
 from node.net.access_tokens import DeviceCredentials
 from node.settings import NodeSettings
 from node.storage.database import Database
@@ -31,6 +33,8 @@ from tests.simulation.network import Link, SimulatedClient
 from tests.simulation.plan import Step
 from tests.simulation.programs import Programs
 from tests.simulation.scheduling import inline
+
+TOMBSTONE_DAYS = 20  # less than a month: a suspended device misses deletions for good
 
 
 @cache
@@ -77,6 +81,7 @@ class SimulatedDevice:
         self._world_ns = now_ns
         self._runs = 0
         self._scope: trio.CancelScope | None = None
+        self._tasks: trio.Nursery | None = None
         self._changed = trio.Event()
         self._steps: list[tuple[int, Step]] = []
         self._is_busy = False
@@ -167,12 +172,12 @@ class SimulatedDevice:
             SigningKey.from_seed(keys.signing_seed), BoxKey.from_private(keys.box_private)
         )
         client = SimulatedClient(self.link, DeviceCredentials(device.id, device.signing))
-        settings = NodeSettings(self.disk.home, Path("/nowhere"))
+        settings = NodeSettings(self.disk.home, Path("/nowhere"), tombstone_days=TOMBSTONE_DAYS)
         with StateDirectory.open(self.disk.home) as state:
             parts = Assembly(settings, state, keys, surroundings, client)
             try:
                 async with trio.open_nursery() as nursery:
-                    self._scope = nursery.cancel_scope
+                    self._scope, self._tasks = nursery.cancel_scope, nursery
                     self.parts = parts
                     self.programs = Programs(self.number, parts.drive, self._ledger, self._counts)
                     nursery.start_soon(parts.run_drive)
@@ -180,13 +185,23 @@ class SimulatedDevice:
                     nursery.start_soon(self._drain, parts)
                     nursery.start_soon(self._work)
             finally:
-                self._scope = self.parts = self.programs = None
+                self._scope = self._tasks = self.parts = self.programs = None
                 self._is_busy = False
                 parts.database.close()
 
     async def _drain(self, parts: Assembly) -> None:
         async for _ in parts.drive.invalidations:
             pass
+
+    def bury(self, *, was_away: bool) -> None:
+        """Begin a round of burials, if the device runs."""
+        if self._tasks is not None:
+            self._tasks.start_soon(self._bury, was_away)
+
+    async def _bury(self, was_away: bool) -> None:
+        assert self.parts is not None
+        with suppress(NodeError):
+            await self.parts.burying.go_round(was_away=was_away)
 
     async def _work(self) -> None:
         while True:
@@ -224,7 +239,7 @@ class SimulatedDevice:
         self._runs += 1
         self._use(self.disk.copied_to(self._home()))
         self._scope.cancel()
-        self._scope = None
+        self._scope = self._tasks = None
 
     def lose_power(self, draw: random.Random) -> int:
         """As `die`, but what was not synced is lost; how many files lost something."""

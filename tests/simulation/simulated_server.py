@@ -99,8 +99,8 @@ class SimulatedServer:
 
     @property
     def head(self) -> int:
-        """How many records it has."""
-        return sum(len(namespace.records) for namespace in self.store._namespaces.values())
+        """The position of its last record."""
+        return sum(namespace.head for namespace in self.store._namespaces.values())
 
     @property
     def is_up(self) -> bool:
@@ -137,6 +137,11 @@ class SimulatedServer:
             return False
         self._nursery.start_soon(function, *arguments)
         return True
+
+    async def collect(self) -> None:
+        """The nightly round."""
+        assert self._services is not None
+        await self._services.collector.collect()
 
     async def answer(self, request: Request) -> bytes:
         """The answer's body.

@@ -249,6 +249,15 @@ class World:
         device.link.is_cut_up = device.link.is_cut_down = True
         self._leap_ns += 30 * DAY_NS
         self._later(step, device.link.heal)
+        self._nursery.start_soon(self._forget_old_deletions, device)
+
+    async def _forget_old_deletions(self, away: SimulatedDevice) -> None:
+        """What the others and the server do once a day."""
+        for device in self._devices:
+            if device is not away:
+                device.bury(was_away=False)
+        await trio.sleep(_ROUND_S)
+        self._server.start(self._server.collect)
 
     async def _backup(self, device: SimulatedDevice, step: Step) -> None:
         self._backups[device.number] = device.backup()
@@ -288,6 +297,9 @@ class World:
                 device.skew_ns, device.is_hourly = 0, False
             device.switch(is_wanted=True)
         self._server.switch(is_wanted=True)
+        await trio.sleep(_ROUND_S)
+        for device in self._devices:
+            device.bury(was_away=True)
         former, quiet_s = None, 0.0
         for _ in range(_MAX_ROUNDS):
             await trio.sleep(_ROUND_S)

@@ -160,12 +160,13 @@ class Index:
 
     def receive(self, record: SentRecord) -> None:
         self.known.add(record.id)
-        for write in record.writes:
+        writes = [write for write in record.writes if not self.tree.burials.holds(write.item)]
+        for write in writes:
             self.registers.apply_remote(write.item, write.register, write.version, record.id)
         for change in record.folders:
             self.tree.note_entries_changed(change.folder, change.time_us)
-        placed = {write.item for write in record.writes if write.register is Register.PLACEMENT}
-        for item in dict.fromkeys(write.item for write in record.writes):
+        placed = {write.item for write in writes if write.register is Register.PLACEMENT}
+        for item in dict.fromkeys(write.item for write in writes):
             self.tree.refresh(item, self.now_ns, is_placed_anew=item in placed)
 
     # Looking
@@ -206,7 +207,8 @@ class Index:
             views[item] = view_item(
                 registers.placements(item), registers.attributes(item), registers.contents(item)
             )
-        return view_of(views, device_name)
+        rows = self.database.execute("SELECT item FROM buried WHERE is_done = 1")
+        return view_of(views, device_name, {ItemId(item) for (item,) in rows})
 
     def paths(self) -> set[str]:
         """The shown paths as text, folders with a slash at the end."""

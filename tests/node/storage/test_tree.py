@@ -990,3 +990,50 @@ class TestReading:
         assert index.tree.device_name(device) == str(device)[:12]
         index.journal.add_device(device, bytes(32), bytes(32), "phone")
         assert index.tree.device_name(device) == "phone"
+
+
+class TestBurials:
+    def bury(self, index, *items):
+        with index.database.transaction():
+            index.tree.burials.note(items)
+            for item in items:
+                index.tree.bury(item, index.now_ns)
+
+    def test_what_hung_in_a_buried_folder_hangs_in_the_root_whatever_comes_first(self, world):
+        one, two = world.indexes
+        folder = one.make_folder("folder")
+        one.make_file("stays", "data")
+        world.sync()
+        one.remove_folder("folder")
+        two.move("stays", "folder/moved")
+        two.make_file("folder/new", "data")
+        world.seal()
+        self.bury(one, folder)
+        world.sync()
+        self.bury(two, folder)
+        assert settled(world) == {"moved", "new"}
+
+    def test_nothing_that_was_written_to_a_buried_item_comes_back(self, world):
+        one, two = world.indexes
+        gone = one.make_file("gone", "first")
+        world.sync()
+        one.unlink("gone")
+        two.write("gone", "by two")
+        world.seal()
+        self.bury(one, gone)
+        world.sync()
+        assert one.shown() == {}
+        rows = one.database.execute("SELECT 1 FROM versions WHERE item = ?", (gone,))
+        assert rows == []
+
+    def test_a_folder_goes_before_what_is_in_it(self, world):
+        one, _ = world.indexes
+        outer, inner = one.make_folder("outer"), one.make_folder("outer/inner")
+        one.make_file("outer/inner/file", "data")
+        world.sync()
+        self.bury(one, outer)
+        assert one.paths() == {"inner/", "inner/file"}
+        assert one.shown() == one.from_scratch().entries
+        self.bury(one, inner)
+        assert one.paths() == {"file"}
+        assert one.shown() == one.from_scratch().entries

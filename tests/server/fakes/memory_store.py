@@ -202,9 +202,7 @@ class MemoryStore:
 
     async def progress(self, account: AccountId) -> Progress:
         namespaces = tuple(
-            NamespaceState(
-                namespace, each.members[account], len(each.records), len(self._logs[namespace])
-            )
+            NamespaceState(namespace, each.members[account], each.head, len(self._logs[namespace]))
             for namespace, each in sorted(self._namespaces.items())
             if account in each.members
         )
