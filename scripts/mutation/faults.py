@@ -35,6 +35,7 @@ _INTAKE = ("tests/node/sync/test_record_intake.py", "tests/node/core/test_author
 _SAVES = ("tests/node/filesystem/test_saves.py",)
 _GUARD = ("tests/node/core/test_deletion_guard.py",)
 _SERVER = ("tests/server/stores", "tests/scenarios/test_10_server.py", "-k", "not backup")
+_BURIALS = ("tests/scenarios/test_12_long_gone.py",)
 _WORLDS = ("tests/simulation/test_simulation.py",)
 
 FAULTS = (
@@ -245,6 +246,34 @@ FAULTS = (
         "self._journal.set_cursor(journal_epoch, received[count - 1].position)",
         "self._journal.set_cursor(journal_epoch, received[-1].position)",
         _WORLDS,
+    ),
+    Fault(
+        "intake: what was written to a buried item comes back",
+        "node/sync/record_intake.py",
+        "        writes = [write for write in writes if not self._tree.burials.holds(write.item)]\n",
+        "",
+        _BURIALS,
+    ),
+    Fault(
+        "burying: what only a late device has goes without being kept",
+        "node/sync/burying.py",
+        "                    self._aside.add(item, each.path, each.version, each.blocks)",
+        "                    pass",
+        _BURIALS,
+    ),
+    Fault(
+        "view: what hangs in a buried folder is not shown",
+        "node/core/tree_view.py",
+        "        if is_buried(placed.link.parent):",
+        "        if False:",
+        _TREE,
+    ),
+    Fault(
+        "server: records of items that were not buried go",
+        "server/stores/sqlite_burials.py",
+        "    if is_needed is not None:\n        return\n",
+        "",
+        _SERVER,
     ),
     Fault(
         "server: a lease does not keep a block",
