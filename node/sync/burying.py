@@ -35,6 +35,8 @@ from protocol.logs import Role
 from protocol.values import Content, Kind
 
 _ROUND_S = 3600.0
+_LOOK_AGAIN_S = 10.0
+_TRY_AGAIN_S = 300.0
 _DAY_US = 24 * 3600 * 10**6
 _ROWS_AT_ONCE = 2000  # of the index, looked through in one step
 _ITEMS_AT_ONCE = 50  # looked at in one step
@@ -142,17 +144,29 @@ class Burying:
         self._now_ns = now_ns
         self._draw = draw
         self._catch_up = catch_up
+        self._has_restless = False
 
     async def run(self) -> None:
         """Go round until cancelled; StorageError when the index can not be written."""
         while True:
             before_us = self._in_step_us()
             await self._catch_up()
+            was_away = self._was_away(before_us)
             try:
-                await self.go_round(was_away=self._was_away(before_us))
+                await self.go_round(was_away=was_away)
             except NodeError as error:
                 _log.warning("burials have to wait", error=error.message)
-            await trio.sleep(_ROUND_S * (0.75 + self._draw() / 2))
+                await trio.sleep(_TRY_AGAIN_S * (0.75 + self._draw() / 2))
+                continue
+            with trio.move_on_after(_ROUND_S * (0.75 + self._draw() / 2)):
+                await self._finish_what_waits(was_away=was_away)
+                await trio.sleep_forever()
+
+    async def _finish_what_waits(self, *, was_away: bool) -> None:
+        """Look again at what programs were at work on, or what was not yet sealed."""
+        while self._has_restless:
+            await trio.sleep(_LOOK_AGAIN_S)
+            await self._carry_out(was_away=was_away)
 
     async def go_round(self, *, was_away: bool) -> None:
         """Learn of new burials, carry them out, and bury what is due here.
@@ -233,6 +247,7 @@ class Burying:
                 self._now_ns() // 1000,
             )
             shown = []
+        self._has_restless = False
         # Files before their folders, so that each still has its path.
         for item in [*(item for _, _, item in sorted(shown)), *others]:
             await self._put_away(item)
@@ -255,6 +270,7 @@ class Burying:
                     self._journal.give_up_dead(record)
                 stale = self._drive.take_remote_changes(self._tree.take_changes())
         if not is_put_away:
+            self._has_restless = True
             self._cache.unprotect(
                 block
                 for block in blocks

@@ -33,6 +33,7 @@ from tests.simulation.network import Link, SimulatedClient
 from tests.simulation.plan import Step
 from tests.simulation.programs import Programs
 from tests.simulation.scheduling import inline
+from tests.simulation.simulated_server import SimulatedServer
 
 TOMBSTONE_DAYS = 20  # less than a month: a suspended device misses deletions for good
 
@@ -82,6 +83,7 @@ class SimulatedDevice:
         self._runs = 0
         self._scope: trio.CancelScope | None = None
         self._tasks: trio.Nursery | None = None
+        self._rounds = 0
         self._changed = trio.Event()
         self._steps: list[tuple[int, Step]] = []
         self._is_busy = False
@@ -118,8 +120,15 @@ class SimulatedDevice:
             and not self._steps
             and not self._is_busy
             and not self.has_unsent
+            and not self._rounds
+            and not parts.tree.burials.waiting()
             and parts.journal.cursor[1] == head
         )
+
+    def misses_burials(self, server: SimulatedServer) -> bool:
+        """Whether it has not yet read all that the server has."""
+        parts = self.parts
+        return parts is None or parts.tree.burials.last_number < server.burials
 
     @property
     def has_conflicts(self) -> bool:
@@ -194,14 +203,21 @@ class SimulatedDevice:
             pass
 
     def bury(self, *, was_away: bool) -> None:
-        """Begin a round of burials, if the device runs."""
+        """Begin a round of burials, if the device runs; it ends when it succeeds."""
         if self._tasks is not None:
             self._tasks.start_soon(self._bury, was_away)
 
     async def _bury(self, was_away: bool) -> None:
         assert self.parts is not None
-        with suppress(NodeError):
-            await self.parts.burying.go_round(was_away=was_away)
+        self._rounds += 1
+        try:
+            while True:
+                with suppress(NodeError):
+                    await self.parts.burying.go_round(was_away=was_away)
+                    return
+                await trio.sleep(1)
+        finally:
+            self._rounds -= 1
 
     async def _work(self) -> None:
         while True:

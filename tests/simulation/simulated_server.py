@@ -103,6 +103,11 @@ class SimulatedServer:
         return sum(namespace.head for namespace in self.store._namespaces.values())
 
     @property
+    def burials(self) -> int:
+        """The number of its last burial."""
+        return sum(len(namespace.burials) for namespace in self.store._namespaces.values())
+
+    @property
     def is_up(self) -> bool:
         return self._services is not None
 

@@ -297,9 +297,6 @@ class World:
                 device.skew_ns, device.is_hourly = 0, False
             device.switch(is_wanted=True)
         self._server.switch(is_wanted=True)
-        await trio.sleep(_ROUND_S)
-        for device in self._devices:
-            device.bury(was_away=True)
         former, quiet_s = None, 0.0
         for _ in range(_MAX_ROUNDS):
             await trio.sleep(_ROUND_S)
@@ -313,7 +310,13 @@ class World:
             quiet_s = quiet_s + _ROUND_S if state == former and state[1] else 0.0
             former = state
             has_conflicts = any(device.has_conflicts for device in self._devices)
-            if quiet_s >= (_MERGING_S if has_conflicts else _QUIET_S):
+            if quiet_s < (_MERGING_S if has_conflicts else _QUIET_S):
+                continue
+            behind = [device for device in self._devices if device.misses_burials(self._server)]
+            if not behind:
                 return
+            for device in behind:
+                device.bury(was_away=True)
+            quiet_s = 0.0
         waiting = {device.number: device.describe() for device in self._devices}
         raise BrokenPromiseError(f"things do not settle: {waiting}")
