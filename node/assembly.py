@@ -272,6 +272,7 @@ class Assembly:
             now_ns=now_ns,
             draw=surroundings.draw,
             run_sync=surroundings.run_sync,
+            before_first_reading=self._learn_burials,
         )
         verdicts = Verdicts(self.database, self.registers)
         self.merging = SiblingMerge(contents, surroundings.run_sync)
@@ -318,6 +319,9 @@ class Assembly:
             troubles = self.files.recover()
         for trouble in troubles:
             self.journal.raise_alarm("staging", trouble, self._surroundings.now_ns() // 1000)
+
+    async def _learn_burials(self) -> None:
+        await self.burying.learn_first()
 
     def _release_blocks(self, blocks: Iterable[BlockId]) -> None:
         """Let the cache give up what neither an unsent record nor a file kept aside needs."""

@@ -184,6 +184,15 @@ class Burying:
         with self._database.transaction():
             self._database.set_meta("in_step_us", self._now_ns() // 1000)
 
+    async def learn_first(self) -> None:
+        """Learn of all burials before any record is taken in: what they name never appears.
+
+        Raises:
+            ServerError: the server can not be reached.
+        """
+        await self._learn()
+        await self._carry_out(was_away=False)
+
     def _in_step_us(self) -> int:
         """When this device last had everything, by its clock; now if it never had."""
         return int(self._database.meta("in_step_us") or self._now_ns() // 1000)

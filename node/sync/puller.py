@@ -7,7 +7,7 @@ mount answers meanwhile. Called by `node.main`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -103,7 +103,10 @@ class Puller:
         now_ns: Callable[[], int],
         draw: Callable[[], float],
         run_sync: RunSync,
+        before_first_reading: Callable[[], Awaitable[None]],
     ) -> None:
+        """``before_first_reading``: what must be known before any record is taken in."""
+        self._before_first_reading = before_first_reading
         self._database = database
         self._journal = journal
         self._trust = trust
@@ -245,6 +248,8 @@ class Puller:
     async def _pull_all(self) -> None:
         if not self._trust.is_known or self._has_longer_logs():
             await self._refresh_logs()
+        if self._journal.is_first_reading:
+            await self._before_first_reading()
         ahead: _Page | NodeError | None = None
         while True:
             if self._journal.is_to_be_read_again:

@@ -37,6 +37,10 @@ class Homes:
     server: Path
     listen: str
 
+    @property
+    def newcomer(self) -> Path:
+        return self.present.with_name("newcomer")
+
 
 @pytest.fixture
 def homes(tmp_path: Path) -> Homes:
@@ -101,7 +105,7 @@ async def aside(node: AssembledNode, *path: str) -> dict[str, bytes]:
     return found
 
 
-async def grow_old(homes: Homes) -> None:
+async def grow_old(homes: Homes, *, is_collected: bool = True) -> None:
     """Files on three devices; one goes away, the others delete some, and nobody remembers it."""
     async with serving(homes) as url:
         await create(homes.present, url)
@@ -128,7 +132,22 @@ async def grow_old(homes: Homes) -> None:
                 assert not node.parts.tree.burials.waiting()
                 rows = node.parts.database.execute("SELECT count(DISTINCT item) FROM versions")
                 assert rows == [(1,)]  # of what stays; nothing of the rest is kept
-    collect(homes)
+    if is_collected:
+        collect(homes)
+
+
+@pytest.mark.parametrize("is_collected", [True, False])
+async def test_a_new_device_never_sees_what_was_buried(homes: Homes, is_collected: bool) -> None:
+    await grow_old(homes, is_collected=is_collected)
+    async with serving(homes) as url:
+        await login(homes.newcomer, url)
+        async with running(homes.newcomer) as newcomer:
+            await newcomer.synced()
+            assert newcomer.tree() == {"stays": b"first"}
+            assert newcomer.parts.aside.count() == 0
+            assert not newcomer.alarm_kinds
+            rows = newcomer.parts.database.execute("SELECT count(DISTINCT item) FROM versions")
+            assert rows == [(1,)]
 
 
 async def test_nothing_comes_back_and_what_only_the_late_device_had_is_kept_aside(
