@@ -78,6 +78,9 @@ def _unpack(data: bytes, max_bytes: int) -> Value:
         raise RemoteProtocolError(f"not msgpack: {type(error).__name__}") from error
 
 
+_LEAVES = (bytes, int, str)  # identifiers are byte strings, booleans are integers
+
+
 def _check_subset(value: Value, depth: int) -> None:
     kind = type(value)
     if kind is list:
@@ -95,9 +98,9 @@ def _check_encodable(value: Value, depth: int) -> None:
         if depth == 0:
             raise LocalProtocolError(f"nested deeper than {MAX_DEPTH}")
         for element in value:
-            if type(element) is not bytes and type(element) is not int:
+            if not isinstance(element, _LEAVES):
                 _check_encodable(element, depth - 1)
-    elif value is not None and not isinstance(value, bytes | int | str):
+    elif value is not None and not isinstance(value, _LEAVES):
         raise LocalProtocolError(f"{type(value).__name__} is not part of canonical msgpack")
 
 

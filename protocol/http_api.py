@@ -84,6 +84,7 @@ class ErrorCode(StrEnum):
     EMAIL_TAKEN = "email_taken"
     ALREADY_EXISTS = "already_exists"
     HEAD_MISMATCH = "head_mismatch"
+    WRONG_CLOCK = "wrong_clock"
     LOG_INVALID = "log_invalid"
     JOURNAL_EPOCH_CHANGED = "journal_epoch_changed"
     UPGRADE_REQUIRED = "upgrade_required"

@@ -18,6 +18,7 @@ import trio
 from node.core.account_keys import DeviceKeyPair
 from node.core.tree_view import Version, choose_content, view_item
 from node.errors import NodeError
+from node.net.http_transport import RefusedError
 from node.storage.aside import Aside
 from node.storage.block_cache import BlockCache
 from node.storage.database import Database
@@ -29,7 +30,7 @@ from node.sync.content_reader import ContentReader
 from node.sync.trust import Trust
 from protocol.burials import MAX_BURIAL_ITEMS, Burial, SignedBurial
 from protocol.errors import ProtocolError, RemoteProtocolError
-from protocol.http_api import BurialsResponse
+from protocol.http_api import BurialsResponse, ErrorCode
 from protocol.ids import BlockId, ItemId, NamespaceId, RecordId
 from protocol.logs import Role
 from protocol.values import Content, Kind
@@ -180,7 +181,7 @@ class Burying:
         if self._may_bury():
             await self._bury_again()
             if self._is_next_day():
-                await self.bury_due()
+                await self._bury_due_if_clock_allows()
         with self._database.transaction():
             self._database.set_meta("in_step_us", self._now_ns() // 1000)
 
@@ -335,6 +336,20 @@ class Burying:
         """Bury what the server has lost, as after a backup was restored."""
         while lost := self._burials.lost(MAX_BURIAL_ITEMS):
             await self._bury(lost)
+
+    async def _bury_due_if_clock_allows(self) -> None:
+        try:
+            await self.bury_due()
+        except RefusedError as error:
+            if error.code != ErrorCode.WRONG_CLOCK:
+                raise
+            message = (
+                "this device's clock is more than a day away from the server's, so it forgets no "
+                "deletions: set the clock"
+            )
+            self._journal.raise_alarm("clock", message, self._now_ns() // 1000)
+        else:
+            self._journal.settle_alarms("clock")
 
     def _is_next_day(self) -> bool:
         last_us = self._database.meta("buried_us")

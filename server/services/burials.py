@@ -74,7 +74,7 @@ class BurialService:
         if abs(burial.time_us - self._now_s() * 1_000_000) > CLOCK_LEAD_US:
             raise ApiError(
                 400,
-                ErrorCode.MALFORMED,
+                ErrorCode.WRONG_CLOCK,
                 "the burial's time is more than a day away from the server's: set the device's clock",
             )
         kept = await self._store.add_burial(namespace, burial.items, request.burial)

@@ -56,7 +56,7 @@ def test_what_was_buried_is_read_from_a_number_on(client, person):
 def test_a_device_with_a_wrong_clock_buries_nothing(client, person, days):
     wrong = request(person, time_us=int(time.time() * 10**6) + days * DAY_US)
     status, error = client.refused("POST", path_of(person), wrong)
-    assert (status, error.code) == (400, ErrorCode.MALFORMED)
+    assert (status, error.code) == (400, ErrorCode.WRONG_CLOCK)
     assert "clock" in error.message
     assert client.call(BurialsResponse, "GET", path_of(person)).burials == ()
 

@@ -106,6 +106,7 @@ class World:
         self._devices = [self._device(number, f"d{number}") for number in range(self._plan.devices)]
         if self._has_wrong_clocks:
             self._set_clocks()
+            self._allowed_alarms.add("clock")
         failure: BaseException | None = None
         try:
             async with trio.open_nursery() as nursery:
@@ -191,6 +192,8 @@ class World:
         self._counts[step.action] += 1
         if step.action in _FORGETTING:
             self._allowed_alarms.add("copy")
+        if step.action in ("skew", "wild clock"):
+            self._allowed_alarms.add("clock")
         if step.action == "power":
             self._allowed_alarms |= {"staging", "lost"}
         await acts[step.action](device, step)
