@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,11 +18,15 @@ from typing import Any
 from scripts.bench_parts.bench_world import bench_world
 from scripts.bench_parts.big_file import big_file
 from scripts.bench_parts.close_to_readable import close_to_readable
+from scripts.bench_parts.comparison import Row, comparison_table
 from scripts.bench_parts.figures import Figure, table
 from scripts.bench_parts.merging import merging
+from scripts.bench_parts.mount_bench import mount_rows
+from scripts.bench_parts.mount_memory import mount_memory
+from scripts.bench_parts.mount_workloads import WORKLOADS
 from scripts.bench_parts.tree_bench import listing, tree
 
-NAMES = ("close-to-readable", "tree", "list", "big-file", "merging")
+NAMES = ("close-to-readable", "tree", "list", "big-file", "merging", "mount", "mount-memory")
 _BUSY = 0.5
 """Load per core above which figures say more about the neighbours than about Atoll."""
 
@@ -32,12 +37,19 @@ def main() -> int:
     directory = Path(tempfile.mkdtemp(prefix="atoll-bench-", dir=arguments.directory))
     machine = describe_machine()
     figures: list[Figure] = []
+    rows: list[Row] = []
+    contestants: list[str] = []
     try:
         for run in runs(chosen, directory, arguments.quick):
             for figure in run():
                 figures.append(figure)
                 print(table([figure]).splitlines()[1], file=sys.stderr, flush=True)
+        if "mount" in chosen:
+            rows, contestants = mount_rows(
+                directory / "mount", arguments.quick, arguments.workload or []
+            )
     finally:
+        shutil.rmtree(directory / "mount", ignore_errors=True)
         directory.rmdir()
     machine["load after"] = os.getloadavg()[0]
     report = {
@@ -46,12 +58,16 @@ def main() -> int:
         "machine": machine,
         "quick": arguments.quick,
         "figures": [figure.to_json() for figure in figures],
+        "comparison": [row.to_json() for row in rows],
     }
     arguments.output.write_text(json.dumps(report, indent=2) + "\n")
-    print(table(figures))
+    if figures:
+        print(table(figures))
+    if rows:
+        print(comparison_table(rows, contestants))
     if machine["load before"] > _BUSY * (os.cpu_count() or 1):
         print(f"\nother programs kept this machine busy: load {machine['load before']:.1f}")
-    missed = [figure.name for figure in figures if figure.is_kept is False]
+    missed = [measured.name for measured in [*figures, *rows] if measured.is_kept is False]
     if missed and not arguments.quick:
         print(f"\nmissed: {', '.join(missed)}", file=sys.stderr)
         return 1
@@ -84,6 +100,9 @@ def runs(chosen: list[str], directory: Path, is_quick: bool) -> list[Callable[[]
     if "merging" in chosen:
         items, records = (20_000, 2_000) if is_quick else (1_000_000, 100_000)
         found.append(lambda: merging(directory / "merging", items, records))
+    if "mount-memory" in chosen:
+        items, size_bytes = (20_000, 256 << 20) if is_quick else (1_000_000, 10 << 30)
+        found.append(lambda: mount_memory(directory / "mount", items, size_bytes))
     return found
 
 
@@ -116,6 +135,12 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES) + "; default all")
     parser.add_argument("--quick", action="store_true", help="fewer samples, smaller files")
+    parser.add_argument(
+        "--workload",
+        action="append",
+        choices=[workload.name for workload in WORKLOADS],
+        help="of the bench mount; default all, may be repeated",
+    )
     parser.add_argument("--directory", type=Path, help="where worlds are made")
     parser.add_argument("--output", type=Path, default=Path("bench.json"), metavar="FILE")
     arguments = parser.parse_args()
