@@ -272,7 +272,7 @@ class Assembly:
             now_ns=now_ns,
             draw=surroundings.draw,
             run_sync=surroundings.run_sync,
-            before_first_reading=self._learn_burials,
+            learn_burials=self._learn_burials,
         )
         verdicts = Verdicts(self.database, self.registers)
         self.merging = SiblingMerge(contents, surroundings.run_sync)

@@ -85,6 +85,7 @@ class ErrorCode(StrEnum):
     ALREADY_EXISTS = "already_exists"
     HEAD_MISMATCH = "head_mismatch"
     WRONG_CLOCK = "wrong_clock"
+    RECORD_DROPPED = "record_dropped"
     LOG_INVALID = "log_invalid"
     JOURNAL_EPOCH_CHANGED = "journal_epoch_changed"
     UPGRADE_REQUIRED = "upgrade_required"

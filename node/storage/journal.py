@@ -330,6 +330,28 @@ class Journal:
         self._database.execute("UPDATE records SET position = NULL WHERE record = ?", (record,))
         self.on_outbox()
 
+    def note_missed(self, records: Iterable[RecordId]) -> None:
+        """The server should have given these records by now, and did not."""
+        missed = [*self._missed(), *records]
+        self._database.set_meta("missed_records", b"".join(missed))
+
+    @property
+    def has_missed(self) -> bool:
+        """Whether any was noted as missed."""
+        return bool(self._missed())
+
+    def take_missed(self) -> list[RecordId]:
+        """What was noted as missed, once."""
+        missed = self._missed()
+        if missed:
+            self._database.execute("DELETE FROM meta WHERE key = 'missed_records'")
+        return missed
+
+    def _missed(self) -> list[RecordId]:
+        joined = self._database.meta("missed_records") or b""
+        size = RecordId.size_bytes
+        return [RecordId(joined[at : at + size]) for at in range(0, len(joined), size)]
+
     def acknowledged_within(self, after: int, last: int) -> list[tuple[RecordId, bytes]]:
         """Stored records with positions after ``after`` up to ``last``, and how they travel."""
         rows = self._database.execute(

@@ -157,6 +157,7 @@ class Publisher:
         self._in_flight: set[bytes] = set()
         self._refused: set[bytes] = set()
         self._aside: dict[bytes, float] = {}  # until when
+        self._dropped: set[bytes] = set()  # of these the server says that it has dropped them
         self._is_hurried = False
         self._sync_lock = trio.Lock()
         self._syncs_wanted = self._syncs_done = 0
@@ -574,6 +575,9 @@ class Publisher:
             return False
         if self._journal.give_up_dead(record.id):
             return False  # what it wrote was written over since
+        if error.code == ErrorCode.RECORD_DROPPED:
+            self._ask_again_or_publish_anew(record, error)
+            return False
         self._refused.add(record.id)
         self._journal.raise_alarm(
             "refused",
@@ -583,6 +587,15 @@ class Publisher:
             [record.wire] if error.evidence is None else [error.evidence, record.wire],
         )
         return False
+
+    def _ask_again_or_publish_anew(self, record: OutboxRecord, error: ErrorBody) -> None:
+        """The server had a record of this number. It was this one, if the journal covers it by then."""
+        if record.id not in self._dropped:
+            self._dropped.add(record.id)
+            self._aside[record.id] = trio.current_time() + _ASIDE_S
+        else:
+            self._dropped.discard(record.id)
+            self._publish_anew(record, error)
 
     def _publish_anew(self, refused: OutboxRecord, error: ErrorBody) -> None:
         """Its place is taken by a record that was not made here: publish its writes beside that."""

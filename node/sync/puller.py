@@ -103,10 +103,10 @@ class Puller:
         now_ns: Callable[[], int],
         draw: Callable[[], float],
         run_sync: RunSync,
-        before_first_reading: Callable[[], Awaitable[None]],
+        learn_burials: Callable[[], Awaitable[None]],
     ) -> None:
-        """``before_first_reading``: what must be known before any record is taken in."""
-        self._before_first_reading = before_first_reading
+        """``learn_burials``: asks the server for them, and carries them out here."""
+        self._learn_burials = learn_burials
         self._database = database
         self._journal = journal
         self._trust = trust
@@ -249,7 +249,7 @@ class Puller:
         if not self._trust.is_known or self._has_longer_logs():
             await self._refresh_logs()
         if self._journal.is_first_reading:
-            await self._before_first_reading()
+            await self._learn_burials()
         ahead: _Page | NodeError | None = None
         while True:
             if self._journal.is_to_be_read_again:
@@ -275,7 +275,10 @@ class Puller:
                     raise ahead
                 continue
             await self._apply(page)
+            if self._journal.has_missed:
+                await self._learn_burials()  # they may say why
             with self._database.transaction():
+                self._honesty.conclude()
                 self._journal.end_reading()
             await self._drive.announce(self._intake.release_settled())
             return

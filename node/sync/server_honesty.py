@@ -35,17 +35,27 @@ class ServerHonesty:
         )
 
     def check_page(self, after: int, last: int, given: Collection[bytes]) -> None:
-        """Everything that was acknowledged at a position after ``after`` up to ``last`` is given.
+        """Note what was acknowledged at a position after ``after`` up to ``last`` and is not given.
 
         Args:
             given: the records that the server gave for these positions.
         """
-        lost = [
-            (record, wire)
+        missed = [
+            record
             for record, wire in self._journal.acknowledged_within(after, last)
             if wire not in given
         ]
-        if not lost:
+        if missed:
+            self._journal.note_missed(missed)
+
+    def conclude(self) -> None:
+        """The journal was read to its end: what was missed, and is needed still, is withheld.
+
+        What later records have covered, or burials name, the server may have dropped.
+        """
+        lost = [(record, self._journal.wire(record)) for record in self._journal.take_missed()]
+        wires = [wire for record, wire in lost if wire is not None]
+        if not wires:
             return
         for record, _ in lost:
             self._journal.send_again(record)
@@ -53,7 +63,7 @@ class ServerHonesty:
             "withheld",
             "the server acknowledged changes and does not give them to other devices; they are sent "
             "again",
-            [wire for _, wire in lost[:_EVIDENCE]],
+            wires[:_EVIDENCE],
         )
 
     def _alarm(self, kind: str, message: str, evidence: list[bytes]) -> None:

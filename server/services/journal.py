@@ -43,6 +43,10 @@ _REFUSALS: Final = {
         ErrorCode.DOT_REUSED,
         "another record wrote a register with the same dot",
     ),
+    CommitKind.DROPPED: (
+        ErrorCode.RECORD_DROPPED,
+        "a record of that number was here, and was dropped when nothing needed it any more",
+    ),
     CommitKind.BLOCKS_MISSING: (
         ErrorCode.BLOCKS_MISSING,
         "blocks of the record must be uploaded first",

@@ -235,6 +235,7 @@ class CommitKind(Enum):
     FORK = "fork"
     DOT_REUSED = "dot_reused"
     BLOCKS_MISSING = "blocks_missing"
+    DROPPED = "dropped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,7 +417,7 @@ class MetadataStore(Protocol):
 
         Positions of a namespace are given without gaps in the order of their transactions, so that a
         reader of positions up to p never misses one that commits later. A record with a number up
-        to which some of its actor's were dropped is a fork, unless it is there.
+        to which some of its actor's were dropped is refused as dropped, unless it is there.
         """
         ...
 

@@ -89,7 +89,7 @@ def _commit_one(connection: sqlite3.Connection, number: int, record: NewRecord) 
             return CommitOutcome(CommitKind.STORED, position=same[1])
         return CommitOutcome(CommitKind.FORK, evidence=same[2])
     if record.sequence <= last_dropped(connection, number, record.actor):
-        return CommitOutcome(CommitKind.FORK)
+        return CommitOutcome(CommitKind.DROPPED)
     if (neighbour := _other_neighbour(connection, number, record)) is not None:
         return CommitOutcome(CommitKind.FORK, evidence=neighbour)
     missing = _missing(connection, number, record.blocks)

@@ -398,7 +398,7 @@ def _commit_one(namespace: _Namespace, record: NewRecord) -> CommitOutcome:
             return CommitOutcome(CommitKind.STORED, position=position)
         return CommitOutcome(CommitKind.FORK, evidence=same.wire)
     if record.sequence <= namespace.dropped.get(record.actor, 0):
-        return CommitOutcome(CommitKind.FORK)
+        return CommitOutcome(CommitKind.DROPPED)
     for step in (-1, 1):
         beside = namespace.by_sequence.get((record.actor, record.sequence + step))
         if beside is not None:

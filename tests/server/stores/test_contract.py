@@ -603,7 +603,7 @@ async def test_the_number_of_a_dropped_record_is_not_given_again(store):
     await store.drop_writes(100, retention(NOW_S))
     again = replace(record(1), dots=((OTHER, 0, 1),))
     (outcome,) = (await store.commit(place, [again])).outcomes
-    assert outcome.kind is CommitKind.FORK
+    assert outcome.kind is CommitKind.DROPPED
     (outcome,) = (await store.commit(place, [replace(record(2), dots=((OTHER, 0, 1),))])).outcomes
     assert (outcome.kind, outcome.position) == (CommitKind.STORED, 2)
 
