@@ -220,6 +220,13 @@ class BlockFetcher:
         """The frame of a block that is on this device; not verified. For short blocks."""
         return self._read_cached(block)
 
+    def cached_part(self, block: BlockId, offset: int, size: int) -> bytes | None:
+        """Some bytes of the frame of a block that is on this device; not verified. For few bytes."""
+        # As `_read_cached`.
+        with contextlib.suppress(StorageError):
+            return self._cache.get_part(block, offset, size)
+        return None
+
     def prefetch(self, namespace: NamespaceId, blocks: Iterable[BlockId]) -> None:
         """Brings blocks into the cache when nothing more urgent is under way; never waits.
 

@@ -16,6 +16,7 @@ import trio
 from node.core.read_pattern import ReadPattern
 from node.sync.block_fetcher import BlockFetcher
 from node.sync.block_opener import BlockOpener
+from node.sync.block_parts import BlockParts
 from node.sync.manifest_reader import ManifestReader, Stretch
 from node.sync.open_blocks import OpenBlocks
 from node.sync.workers import Workers
@@ -58,6 +59,7 @@ class ContentReader:
         self._opener = BlockOpener(fetcher, workers or Workers(limits.threads))
         self._manifests = ManifestReader(fetcher, self._opener)
         self._blocks = OpenBlocks(self._opener, limits.open_bytes)
+        self._parts = BlockParts(fetcher)
         self._pattern = ReadPattern()
 
     async def read(
@@ -158,6 +160,9 @@ class ContentReader:
             plain = await self._blocks.open(namespace, entry)
         if plain is not None:
             return plain if last - first == len(plain) else plain[first:last]
+        part = self._parts.read(entry, first, last - first)
+        if part is not None:
+            return part
 
         def opening(frame: bytes) -> bytes:
             return read_range(frame, entry.key, entry.length, first, last - first)
