@@ -210,7 +210,9 @@ class Tree:
     def renamed_entries(self, parent: ItemId, name: bytes) -> list[EntryRow]:
         """Entries of a folder that want a name and are shown under others."""
         rows = self._database.execute(
-            f"SELECT {_ENTRY_COLUMNS} FROM entries WHERE parent = ? AND name = ? AND shown <> name",
+            # Left to itself, SQLite reads the whole folder.
+            f"SELECT {_ENTRY_COLUMNS} FROM entries INDEXED BY entries_by_name "
+            "WHERE parent = ? AND name = ? AND shown <> name",
             (parent, name),
         )
         return [_entry_row(row) for row in rows]
