@@ -46,7 +46,7 @@ def main() -> int:
                 print(table([figure]).splitlines()[1], file=sys.stderr, flush=True)
         if "mount" in chosen:
             rows, contestants = mount_rows(
-                directory / "mount", arguments.quick, arguments.workload or []
+                directory / "mount", arguments.quick, arguments.rounds, arguments.workload or []
             )
     finally:
         shutil.rmtree(directory / "mount", ignore_errors=True)
@@ -141,9 +141,12 @@ def _arguments() -> argparse.Namespace:
         choices=[workload.name for workload in WORKLOADS],
         help="of the bench mount; default all, may be repeated",
     )
+    parser.add_argument("--rounds", type=int, default=3, help="of each workload; default 3")
     parser.add_argument("--directory", type=Path, help="where worlds are made")
     parser.add_argument("--output", type=Path, default=Path("bench.json"), metavar="FILE")
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.rounds = 1
     if unknown := set(arguments.names) - set(NAMES):
         parser.error(
             f"there is no bench {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}"

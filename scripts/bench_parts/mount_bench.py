@@ -40,10 +40,13 @@ _AT_LEAST: Mapping[str, Mapping[str, float]] = {
 """By name of the row, as shares of speed. All others must be ahead of the peers."""
 
 
-def mount_rows(root: Path, is_quick: bool, chosen: list[str]) -> tuple[list[Row], list[str]]:
+def mount_rows(
+    root: Path, is_quick: bool, rounds: int, chosen: list[str]
+) -> tuple[list[Row], list[str]]:
     """Every row, and the names of who took part.
 
     Args:
+        rounds: at most so many of each workload.
         chosen: names of workloads; all of them when empty.
     """
     if not can_forget_names():
@@ -58,18 +61,18 @@ def mount_rows(root: Path, is_quick: bool, chosen: list[str]) -> tuple[list[Row]
         names = [contestant.name for contestant in taking_part]
         for workload in WORKLOADS:
             if not chosen or workload.name in chosen:
-                measured = list(_rows(workload, taking_part, inputs, is_quick))
+                measured = list(_rows(workload, taking_part, inputs, rounds))
                 print(comparison_table(measured, names), file=sys.stderr, flush=True)
                 rows += measured
     return rows, names
 
 
 def _rows(
-    workload: Workload, taking_part: list[Contestant], inputs: Inputs, is_quick: bool
+    workload: Workload, taking_part: list[Contestant], inputs: Inputs, rounds: int
 ) -> Iterator[Row]:
     taken: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
     failed: set[str] = set()
-    for turn in range(1 if is_quick else workload.rounds):
+    for turn in range(min(rounds, workload.rounds)):
         inputs.renew()
         for contestant in taking_part:
             if contestant.name in failed:
