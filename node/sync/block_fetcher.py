@@ -217,7 +217,10 @@ class BlockFetcher:
         return self._cache.contains(block)
 
     def cached(self, block: BlockId) -> bytes | None:
-        """The frame of a block that is on this device; not verified. For short blocks."""
+        """The frame of a block that is on this device; not verified. From any thread.
+
+        On the loop for short blocks only.
+        """
         return self._read_cached(block)
 
     def cached_part(self, block: BlockId, offset: int, size: int) -> bytes | None:

@@ -77,6 +77,7 @@ class ManifestReader:
         self._fetcher = fetcher
         self._opener = opener
         self._pages = RecentlyUsed[PageRef, _Level](pages_kept, lambda _: 1)
+        self._top: tuple[Manifest, _Level] | None = None
 
     async def locate(
         self, namespace: NamespaceId, manifest: Manifest, offset: int, end: int
@@ -87,7 +88,7 @@ class ManifestReader:
             ServerError: a page did not arrive.
             StorageError: a page can not be read or opened.
         """
-        return await self._locate(namespace, _Level(manifest.pieces), 0, offset, end)
+        return await self._locate(namespace, self._top_level(manifest), 0, offset, end)
 
     async def blocks(self, namespace: NamespaceId, manifest: Manifest) -> list[BlockId]:
         """Every block that a content needs, also the pages that list them.
@@ -111,7 +112,7 @@ class ManifestReader:
 
         Ends with the first page that is not in memory: what lies below it is not known yet.
         """
-        return self._following(_Level(manifest.pieces), 0, offset)
+        return self._following(self._top_level(manifest), 0, offset)
 
     def known_entries(self, manifest: Manifest) -> Iterator[Entry | None]:
         """The entries that can be told without waiting; None stands for those of a missing page.
@@ -120,6 +121,12 @@ class ManifestReader:
         what the others list.
         """
         return self._known_entries(manifest.pieces, itertools.count())
+
+    def _top_level(self, manifest: Manifest) -> _Level:
+        """A manifest's own pieces; those of the one that was read last are kept."""
+        if self._top is None or self._top[0] is not manifest:
+            self._top = manifest, _Level(manifest.pieces)
+        return self._top[1]
 
     async def _locate(
         self, namespace: NamespaceId, level: _Level, start: int, offset: int, end: int
