@@ -342,6 +342,7 @@ class Assembly:
             nursery.start_soon(self._keep_going, "fetching", self.fetcher.run)
             nursery.start_soon(self._keep_going, "checkpointing", self._checkpointer.run)
             nursery.start_soon(self.drive.run)
+            nursery.start_soon(self.files.early_write_out.run)
 
     async def run_sync(self) -> None:
         """Keep in step with the server until cancelled."""

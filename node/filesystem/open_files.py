@@ -19,6 +19,7 @@ from node.core.save_patterns import is_temporary_name
 from node.core.staged_content import StagedContent, staged_content
 from node.core.tree_view import Version
 from node.errors import DriveError, StorageError
+from node.filesystem.early_write_out import EarlyWriteOut
 from node.filesystem.edits import Shown
 from node.filesystem.saves import Saves
 from node.filesystem.values import drive_error
@@ -95,6 +96,7 @@ class OpenFiles:
     ) -> None:
         """``quiet_s``: an open file that nobody wrote to for so long is published as it is."""
         self._run_sync = run_sync
+        self.early_write_out = EarlyWriteOut(run_sync)
         self._quiet_ns = int(quiet_s * 1_000_000_000)
         self._registers = registers
         self._tree = tree
@@ -273,6 +275,7 @@ class OpenFiles:
         else:
             staging = self._staged(file)
             staging.write(offset, data)
+            self.early_write_out.note(staging, len(data))
         file.size = max(file.size, end)
         if offset == 0:
             self._note_header(file, data)
@@ -403,8 +406,10 @@ class OpenFiles:
             return
         del self._files[file.inode]
         staging = file.staging
-        if staging is not None and not self._is_referred_to(staging):
-            self._discard(staging)
+        if staging is not None:
+            self.early_write_out.forget(staging)
+            if not self._is_referred_to(staging):
+                self._discard(staging)
         self._drop_left(file)
 
     def unlinked(self, row: ItemRow, version: Version[Content] | None) -> None:
@@ -498,6 +503,7 @@ class OpenFiles:
 
     def _discard(self, staging: StagingFile) -> None:
         del self._staged_files[staging.identity.hex()]
+        self.early_write_out.forget(staging)
         self._synced.discard(staging.identity.hex())
         staging.discard()
 

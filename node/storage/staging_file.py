@@ -10,10 +10,12 @@ snapshots.
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections.abc import Iterator, Sequence
 
 from node.errors import StorageError
+from node.storage.staging_disk import start_write_out
 from node.storage.staging_extents import Range, joined
 from node.storage.staging_format import SEGMENT_BYTES, WHOLE
 from node.storage.staging_log import SegmentLog, SegmentWrite
@@ -156,6 +158,22 @@ class StagingFile:
         pending.wait()
         with self._lock:
             self._log.end_sync(pending)
+
+    def start_write_out(self) -> None:
+        """Lets the disk begin with what is in the file; returns before it has it.
+
+        Blocks while the disk's queue is full, without the store's lock; call it in a thread.
+
+        Raises:
+            StorageError: the file was discarded, or can not be opened once more.
+        """
+        with self._lock:
+            self._check_usable()
+            descriptor = self._log.disk.duplicate()
+        try:
+            start_write_out(descriptor)
+        finally:
+            os.close(descriptor)
 
     def snapshot(self) -> StagingSnapshot:
         """Flushes, and returns the file as it is now; it must be closed.

@@ -160,6 +160,20 @@ def test_a_discarded_file_is_gone_and_refuses_everything(store: StagingStore, tm
             attempt()
 
 
+def test_a_file_that_is_sent_to_the_disk_early_is_as_it_was(store: StagingStore, tmp_path: Path):
+    file = store.create(0, b"label")
+    data = random_bytes(1, 2 * MIB)
+    file.write(0, data)
+    file.start_write_out()
+    file.write(MIB, b"later")
+    file.sync()
+    expected = data[:MIB] + b"later" + data[MIB + 5 :]
+    assert content(reopened(tmp_path), b"") == expected
+    file.discard()
+    with pytest.raises(StorageError):
+        file.start_write_out()
+
+
 def test_damage_on_the_disk_is_an_error_and_not_other_bytes(store: StagingStore, tmp_path: Path):
     file = store.create(0, b"")
     file.write(0, bytes(2 * SEGMENT_BYTES))
