@@ -89,6 +89,7 @@ _ITEM_COLUMNS = (
     "content_actor, content_n, explicit_ns, explicit_set_us, entries_us, conflicts, merged_into"
 )
 _ENTRY_COLUMNS = "parent, shown, name, item, link"
+_KEPT_ROWS = 256
 
 
 class Tree:
@@ -109,6 +110,8 @@ class Tree:
         self._hanging = Hanging(database, self._view, self.burials.holds)
         self._entries = FolderEntries(database, self.device_name)
         self.changes = Changes()
+        self._rows: dict[int, ItemRow] = {}  # by inode, until anything changes
+        self._rows_state = -1, -1  # revision and rollbacks when they were read
         self.revision = 0  # grows with everything that may change what a folder lists
         self.unsettled: set[ItemId] = set()
         if self.item(ROOT_ITEM) is None:
@@ -145,8 +148,18 @@ class Tree:
 
     def item_of_inode(self, inode: int) -> ItemRow | None:
         """The row of the item that has this inode number now."""
-        row = self._database.row(f"SELECT {_ITEM_COLUMNS} FROM items WHERE inode = ?", (inode,))
-        return None if row is None else _item_row(row)
+        # Each lookup asks for its folder again.
+        state = self.revision, self._database.rollbacks
+        if state != self._rows_state or len(self._rows) > _KEPT_ROWS:
+            self._rows.clear()
+            self._rows_state = state
+        known = self._rows.get(inode)
+        if known is None:
+            row = self._database.row(f"SELECT {_ITEM_COLUMNS} FROM items WHERE inode = ?", (inode,))
+            if row is None:
+                return None
+            known = self._rows[inode] = _item_row(row)
+        return known
 
     def entry(self, parent: ItemId, shown: bytes) -> EntryRow | None:
         """The entry of a folder under its shown name."""

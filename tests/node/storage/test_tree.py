@@ -1037,3 +1037,30 @@ class TestBurials:
         self.bury(one, inner)
         assert one.paths() == {"file"}
         assert one.shown() == one.from_scratch().entries
+
+
+class TestRowsByInode:
+    def test_a_row_is_as_new_as_the_last_change(self, one):
+        item = one.make_file("a", "old")
+        inode = one.row_at("a").inode
+        for mode in (0o600, 0o640):
+            one.set_mode("a", mode)
+            assert one.tree.item_of_inode(inode) == one.tree.item(item)
+            assert one.tree.item_of_inode(inode).mode == mode
+        one.unlink("a")
+        assert one.tree.item_of_inode(inode) is None
+
+    def test_a_row_of_a_change_that_was_taken_back_is_forgotten(self, one):
+        item = one.make_file("a", "old")
+        inode = one.row_at("a").inode
+
+        def change_and_fail():
+            with one.database.transaction():
+                other = one.tree.new_inode(item)
+                assert one.tree.item_of_inode(other).item == item
+                raise StorageError(errno.EIO, "the disk failed")
+
+        with pytest.raises(StorageError):
+            change_and_fail()
+        assert one.tree.item_of_inode(inode) == one.tree.item(item)
+        assert one.tree.item_of_inode(inode).inode == inode
