@@ -17,7 +17,14 @@ from protocol.limits import MAX_TIME_US
 from protocol.records import Register
 from protocol.values import Content, ExplicitTime, ItemAttributes, Kind, Placement
 from protocol.version_vector import Dot
-from tests.node.storage.indexes import STEP_NS, item_id, link_to, version_of
+from tests.node.storage.indexes import (
+    STEP_NS,
+    World,
+    item_id,
+    link_to,
+    repeatable_ids,
+    version_of,
+)
 
 DATE = "2025-10-09"
 RECORD = RecordId(b"r" * 32)
@@ -1064,3 +1071,34 @@ class TestRowsByInode:
             change_and_fail()
         assert one.tree.item_of_inode(inode) == one.tree.item(item)
         assert one.tree.item_of_inode(inode).inode == inode
+
+
+class TestCyclesOfDeletedFolders:
+    def test_they_do_not_keep_each_other_alive(self, pool):
+        """Each was deleted while it hung in the other; a file held both, and its deleter knew neither."""
+        with pool.borrow(3) as databases, repeatable_ids(b"three"):
+            world = World(databases)
+            one, two, three = world.indexes
+            one.make_folder("a")
+            one.make_folder("b")
+            one.make_file("a/f", "first")
+            world.sync()
+            two.write("a/f", "edited")
+            world.seal()
+            world.tell(three)
+            three.unlink("a/f")
+            one.unlink("a/f")
+            one.move("a", "b/a")
+            one.remove_folder("b/a")
+            two.move("b", "a/b")
+            two.remove_folder("a/b")
+            deletion = three.seal()
+            for index, other in ((one, two), (two, one)):
+                for record in other.seal():
+                    index.receive(record)
+                for record in world.missing(index):
+                    index.receive(record)
+            for index in (one, two):
+                for record in deletion:
+                    index.receive(record)
+                assert index.shown() == index.from_scratch().entries == {}
