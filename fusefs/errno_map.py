@@ -1,9 +1,10 @@
 """Which errno a failed request is answered with, and what is written down about it.
 
 Owns the rule that no exception leaves a handler except as one errno: a `DriveError` carries its own,
-a full or broken disk keeps the operating system's, bytes that nobody could send in time are a
-time-out, and everything else is a bug that is logged and answered with EIO while the mount goes on. Refuses to know single operations. Called by
-`fusefs.operations` and `fusefs.mount`.
+a full or broken disk keeps the operating system's, bytes that nobody could send in time are EIO, as
+from a disk that does not answer, and everything else is a bug that is logged and answered with EIO
+while the mount goes on. Refuses to know single operations. Called by `fusefs.operations` and
+`fusefs.mount`.
 
 What is logged is the operation, a number and the place of the error, never its text: an exception's
 text may hold a file name, and the log is kept where no file name may stand in the clear.
@@ -39,7 +40,7 @@ def errno_of(error: BaseException) -> int | None:
     if isinstance(error, DriveError | StorageError) and 0 < error.errno <= MAX_ERRNO:
         return error.errno
     if isinstance(error, ServerError | PeerError) and error.is_transient:
-        return errno.ETIMEDOUT
+        return errno.EIO
     return None
 
 

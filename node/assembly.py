@@ -167,7 +167,7 @@ class Assembly:
             client, self.cache, UploadLimits(parallel=settings.upload_parallelism)
         )
 
-        contents = _NamespaceContents(reader, self.namespace)
+        contents = _NamespaceContents(reader, self.cache, self.namespace)
         self.files = OpenFiles(
             self.registers,
             self.tree,
@@ -256,7 +256,13 @@ class Assembly:
             run_sync=surroundings.run_sync,
             wait_changed=self.drive.wait_published,
             lost_blocks=LostBlocks(
-                self.database, self.registers, self.tree, self.journal, self.drive, now_ns
+                self.database,
+                self.registers,
+                self.tree,
+                self.journal,
+                self.drive,
+                now_ns,
+                self.cache.contains,
             ),
             announce=self.drive.announce,
         )
@@ -392,12 +398,16 @@ class Assembly:
 class _NamespaceContents:
     """Contents of one namespace, for the drive."""
 
-    def __init__(self, reader: ContentReader, namespace: NamespaceId) -> None:
+    def __init__(self, reader: ContentReader, cache: BlockCache, namespace: NamespaceId) -> None:
         self._reader = reader
+        self._cache = cache
         self._namespace = namespace
 
     async def read(self, content: Content, offset: int, size: int) -> bytes:
         return await self._reader.read(self._namespace, content, offset, size)
+
+    def is_here(self, content: Content) -> bool:
+        return all(map(self._cache.contains, content.blocks))
 
 
 def leaves_of(error: BaseException) -> Iterator[BaseException]:

@@ -43,6 +43,9 @@ class ContentSource(Protocol):
     async def read(self, content: Content, offset: int, size: int) -> bytes:
         """Up to ``size`` bytes from ``offset``; fewer only at the end of the file."""
 
+    def is_here(self, content: Content) -> bool:
+        """Whether all its bytes are on this disk, as far as its first manifest page tells."""
+
 
 @dataclass(slots=True, eq=False)
 class OpenFile:
@@ -154,7 +157,8 @@ class OpenFiles:
                 value = version.value
                 if not isinstance(value, StagedContent) or value.staging in self._staged_files:
                     continue
-                self._registers.replace_value(item, Register.CONTENT, version.dot, value.base)
+                base = value.base if value.base.size else self._latest_here(item, value.base)
+                self._registers.replace_value(item, Register.CONTENT, version.dot, base)
                 path = self._tree.path(item)
                 shown = os.fsdecode(path) if path is not None else str(item)
                 troubles.append(
@@ -164,6 +168,18 @@ class OpenFiles:
             self._tree.refresh_values(item, self._now_ns())
         self._tree.take_changes()
         return troubles
+
+    def _latest_here(self, item: ItemId, other: Content) -> Content:
+        """The latest former bytes of a file that are on this disk; ``other`` if there are none.
+
+        Who saves a file anew empties it first: the bytes that a program had synced before are better
+        than nothing.
+        """
+        former = [old for old in self._registers.history(item) if self._source.is_here(old.value)]
+        latest = max(former, key=lambda old: old.rank, default=None)
+        if latest is None:
+            return other
+        return replace(latest.value, origin=latest.value.origin or latest.dot)
 
     def __iter__(self) -> Iterator[OpenFile]:
         return iter(list(self._files.values()))

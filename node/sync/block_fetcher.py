@@ -9,6 +9,7 @@ plaintext and HTTP: a source is anything that has `BlockSource.fetch`. Called by
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -71,6 +72,11 @@ class ServerSource:
         """As `BlockSource.fetch`."""
         return await self.server.get_block(namespace, block)
 
+
+_FAILED_FOR_S: Final = 0.5
+"""For so long nobody waits again for a block that did not arrive within the deadline."""
+
+_FAILURES_KEPT: Final = 1024
 
 _BETWEEN_ATTEMPTS: Final = BackoffPolicy(initial_s=0.1, maximum_s=1.0)
 
@@ -154,6 +160,7 @@ class BlockFetcher:
         # somebody's mention of a block that his namespace lacks would fail the reads of others.
         self._waited: OrderedDict[_Key, _Fetch] = OrderedDict()
         self._ahead: OrderedDict[_Key, _Fetch] = OrderedDict()
+        self._failures: dict[_Key, tuple[float, NodeError]] = {}
         self._under_way: dict[_Key, _Fetch] = {}
         self._ahead_under_way = 0
 
@@ -186,6 +193,7 @@ class BlockFetcher:
             frame = await self._workers.call(length, partial(self._read_cached, block))
             if frame is not None:
                 return frame
+        self._raise_if_just_failed((namespace, block))
         # Nothing has awaited since the cache was found to lack the block, or one that arrived
         # meanwhile would be fetched again.
         fetch = self._wanted(namespace, block)
@@ -197,15 +205,33 @@ class BlockFetcher:
         finally:
             fetch.waiters -= 1
             self._drop_if_unwanted(fetch)
+        if fetch.frame is not None and fetch.error is None:
+            return fetch.frame
         if fetch.error is not None:
             raise fetch.error
-        if fetch.frame is None:
-            raise ServerError(
-                "deadline",
-                f"block {block} did not arrive within {self._limits.deadline_s:g} s",
-                is_transient=True,
-            )
-        return fetch.frame
+        error = ServerError(
+            "deadline",
+            f"block {block} did not arrive within {self._limits.deadline_s:g} s",
+            is_transient=True,
+        )
+        self._note_failure(fetch.key, error)
+        raise error
+
+    def _raise_if_just_failed(self, key: _Key) -> None:
+        """The kernel asks a second time for what it could not read ahead: that must not wait again."""
+        failed_at, error = self._failures.get(key, (-math.inf, None))
+        if error is not None and trio.current_time() - failed_at < _FAILED_FOR_S:
+            raise error
+
+    def _note_failure(self, key: _Key, error: NodeError) -> None:
+        now_s = trio.current_time()
+        if len(self._failures) >= _FAILURES_KEPT:
+            self._failures = {
+                other: failure
+                for other, failure in self._failures.items()
+                if now_s - failure[0] < _FAILED_FOR_S
+            }
+        self._failures[key] = (now_s, error)
 
     async def get_again(self, namespace: NamespaceId, block: BlockId, length: int = 0) -> bytes:
         """As `get`, after a cached frame has proved to be damaged: it is thrown away."""

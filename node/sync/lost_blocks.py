@@ -21,7 +21,7 @@ from node.storage.registers import Registers
 from node.storage.tree import Tree
 from node.sync.record_intake import RemoteChanges
 from protocol.hybrid_clock import tick
-from protocol.ids import ItemId
+from protocol.ids import BlockId, ItemId
 from protocol.records import Register, SignedRecord
 from protocol.values import Content, Kind
 from protocol.version_vector import Dot
@@ -41,7 +41,10 @@ class LostBlocks:
         journal: Journal,
         drive: RemoteChanges,
         now_ns: Callable[[], int],
+        is_here: Callable[[BlockId], bool],
     ) -> None:
+        """``is_here``: whether this disk has a block."""
+        self._is_here = is_here
         self._database = database
         self._registers = registers
         self._tree = tree
@@ -91,8 +94,10 @@ class LostBlocks:
 
     def _former(self, item: ItemId, lost: Version[Content]) -> Content:
         side = side_of(lost)
+        # What was written between the last sync and the loss of power is gone like the latest.
         known = [old for old in self._registers.history(item) if old.dot != lost.dot]
-        base = choose_base(side, side, known)
+        here = [old for old in known if all(map(self._is_here, old.value.blocks))]
+        base = choose_base(side, side, here) or choose_base(side, side, known)
         if base is None:
             return Content(Kind.FILE, mtime_ns=lost.value.mtime_ns)
         return replace(base.value, origin=base.value.origin or base.dot)

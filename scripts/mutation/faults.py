@@ -245,7 +245,7 @@ FAULTS = (
         "node/sync/record_intake.py",
         "self._journal.set_cursor(journal_epoch, received[count - 1].position)",
         "self._journal.set_cursor(journal_epoch, received[-1].position)",
-        _WORLDS,
+        _INTAKE,
     ),
     Fault(
         "intake: what was written to a buried item comes back",

@@ -165,7 +165,7 @@ class TestFailures:
         ("error", "number"),
         [
             (DriveError(errno.ENOSPC), errno.ENOSPC),
-            (ServerError("unreachable", "no answer", is_transient=True), errno.ETIMEDOUT),
+            (ServerError("unreachable", "no answer", is_transient=True), errno.EIO),
             (ExceptionGroup("nursery", [DriveError(errno.EDQUOT)]), errno.EDQUOT),
             (DriveError(0), errno.EIO),
         ],

@@ -40,6 +40,9 @@ class NoBlocks:
     async def read(self, content: Content, offset: int, size: int) -> bytes:
         raise AssertionError("everything is inline here")
 
+    def is_here(self, content: Content) -> bool:
+        return True
+
 
 async def inline(function: Callable[..., Any], *arguments: Any) -> Any:
     """In place of a thread."""

@@ -179,6 +179,8 @@ async def test_nothing_comes_back_and_what_only_the_late_device_had_is_kept_asid
         }
         for node in (present, other):
             assert node.parts.aside.count() == 0
+            rows = node.parts.database.execute("SELECT count(DISTINCT item) FROM versions")
+            assert rows == [(len(shown),)]  # what the late device wrote to buried items is nothing
 
 
 async def test_what_is_kept_aside_goes_when_its_user_removes_it_and_stays_until_then(

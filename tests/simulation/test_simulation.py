@@ -61,6 +61,9 @@ def test_nothing_that_was_acknowledged_is_lost_and_all_devices_agree(half):
     [
         ("139", "10-12,18,49,54,59"),  # a loss of power took blocks that nobody had synced
         ("20023", "3-5,9-12,15,17-18,20-21"),  # siblings of one file were sealed into one record
+        ("51521", "0-1,6,12,20,24,27,29-31"),  # bytes that were synced, under others that were not
+        ("50070", "46,48,54-55"),  # the server had dropped what it had not acknowledged
+        ("5005", "14,16,18-19,21-23,25-26,43,48,52"),  # a buried file that a program had open
         ("31022", "2,5-6,9"),  # a rename and a link made apart gave one item one name twice
         ("20053", "8-9,13,16,30"),  # rivals for one name were exchanged, and both held one's bytes
     ],

@@ -198,6 +198,10 @@ async def test_a_silent_server_fails_the_read_at_the_deadline_and_the_block_may_
         assert caught.value.code == "deadline"
         assert caught.value.is_transient
         assert trio.current_time() - started == pytest.approx(30)
+        with pytest.raises(ServerError):  # as the kernel does, which had only read ahead
+            await fetcher.get(NAMESPACE, block.id)
+        assert trio.current_time() - started == pytest.approx(30)
+        await trio.sleep(1)
         server.gate.set()
         assert await fetcher.get(NAMESPACE, block.id) == block.frame
     assert server.got[block.id] == 1

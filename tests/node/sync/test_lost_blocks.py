@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pytest
 
 from node.storage.database import Database
@@ -30,7 +32,8 @@ def write_blocks(device: SealedDevice, path: str, number: int) -> None:
     device.edits.write_content(row.item, content, base, is_urgent=False)
 
 
-def replace_lost(device: SealedDevice, lost) -> None:
+def replace_lost(device: SealedDevice, lost, here: Collection[int] = ()) -> None:
+    """``here``: the numbers of the blocks that are on the disk."""
     blocks = LostBlocks(
         device.database,
         device.registers,
@@ -38,6 +41,7 @@ def replace_lost(device: SealedDevice, lost) -> None:
         device.journal,
         NoKernel(),
         lambda: device.now_ns,
+        lambda block: block[0] in here,
     )
     blocks.replace(lost)
 
@@ -61,6 +65,18 @@ def test_a_file_holds_what_it_held_before_and_everybody_hears_of_it(device):
     assert write.context.covers(Dot(lost.record.actor, before.n))
     assert [alarm.kind for alarm in device.journal.alarms()] == ["lost"]
     assert "report" in device.journal.alarms()[0].message
+
+
+def test_of_what_it_held_the_latest_that_was_not_lost_as_well_comes_back(device):
+    device.make_file("report", "first")
+    for number in (1, 2, 3):
+        write_blocks(device, "report", number)
+        (lost,) = device.seal_all()
+    replace_lost(device, lost, here=[1])
+    manifest = content_at(device, "report").manifest
+    assert manifest is not None
+    (entry,) = manifest.entries
+    assert entry.block == BlockId(b"\1" * 32)
 
 
 def test_a_new_file_stays_with_its_name_and_mode_and_is_empty(device):

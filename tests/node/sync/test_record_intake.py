@@ -3,6 +3,9 @@ import random
 import pytest
 
 from node.storage.author_heads import AuthorHeads
+from node.sync import record_intake
+from node.sync.record_intake import parse_received
+from tests.node.sync.sealed_devices import EPOCH
 
 
 def write_files(device, *names):
@@ -27,6 +30,20 @@ async def test_records_take_effect_in_whatever_order_they_come_and_the_head_foll
         head = AuthorHeads(reader.database).head(writer.author.actor)
         assert (head.sequence, head.record) == (6, records[-1].id)
         assert not list(reader.database.execute("SELECT * FROM heads_ahead"))
+
+
+async def test_the_cursor_stands_behind_what_was_taken_in_and_no_further(devices, monkeypatch):
+    """A node that dies between two steps of a page reads the rest of it again."""
+    monkeypatch.setattr(record_intake, "_STEP_S", -1)  # so that a step is one record
+    records, reader = write_files(devices(1), *"abc"), devices(2)
+    received = [
+        parse_received(number, record.to_wire()) for number, record in enumerate(records, 1)
+    ]
+    for taken in (1, 2, 3):
+        count, _ = reader.intake.take_some(received[taken - 1 :], EPOCH)
+        assert count == 1
+        assert reader.journal.cursor == (EPOCH, taken)
+        assert reader.paths() == set("abc"[:taken])
 
 
 async def test_a_fork_is_an_alarm_with_both_records_and_the_later_one_has_no_effect(devices):
