@@ -31,7 +31,6 @@ from node.storage.state_directory import StateDirectory, disable_core_dumps
 from protocol.crypto.sealing import BoxKey
 from protocol.crypto.signing import SigningKey
 
-
 _SHARE = 0.4  # of the time to end: for open files, and for what is to be sent; the rest is to close
 
 
