@@ -196,7 +196,7 @@ class Drive:
                 yield entry
             else:
                 # Written to meanwhile, maybe: the kernel would believe an old size.
-                yield replace(entry, attributes=self.attributes(entry.attributes.inode))
+                yield entry._replace(attributes=self.attributes(entry.attributes.inode))
         yield from self._entries_beside(listing.folder, 0)
 
     def _entries_beside(self, folder: ItemId, after_cookie: int) -> Iterator[FolderEntry]:
@@ -451,7 +451,7 @@ class Drive:
             uid = held.row.uid if changes.uid is None else changes.uid
             gid = held.row.gid if changes.gid is None else changes.gid
             mode = held.row.mode if changes.mode is None else changes.mode
-            held.row = replace(held.row, mode=mode, uid=uid, gid=gid)
+            held.row = held.row._replace(mode=mode, uid=uid, gid=gid)
             return
 
         def changed(present: ItemAttributes, time_us: int) -> ItemAttributes:
@@ -482,7 +482,7 @@ class Drive:
                 self._files.register(file, is_urgent=False)
             return
         if row.inode in self._held:
-            self._held[row.inode].row = replace(row, mtime_ns=mtime_ns)
+            self._held[row.inode].row = row._replace(mtime_ns=mtime_ns)
             return
         version = self._registers.content(row.item, row.content)
         assert version is not None
@@ -531,7 +531,7 @@ class Drive:
         if writable:
             raise drive_error(errno.EROFS)
         conflict = self._conflicts.open(inode)
-        row = replace(conflict.row, inode=inode)
+        row = conflict.row._replace(inode=inode)
         return self._add_handle(self._files.open(row, conflict.version), writable=False)
 
     async def read(self, handle: int, offset: int, size: int) -> bytes:
@@ -813,7 +813,7 @@ class Drive:
         version = file.version if file is not None else self._shown_before.get(row.inode)
         if version is not None:
             self._edits.note_replaced(row.item, version)
-        before = replace(row) if version is None else _row_of(row, version)
+        before = row if version is None else _row_of(row, version)
         self._held[row.inode] = _Held(before, version, is_unlinked=False)
         with self._database.transaction():
             self._tree.new_inode(row.item)
@@ -961,6 +961,6 @@ def _unprivileged(mode: int) -> int:
 
 
 def _row_of(row: ItemRow, version: Version[Content]) -> ItemRow:
-    return replace(
-        row, size=version.value.size, mtime_ns=version.value.mtime_ns, content=version.dot
+    return row._replace(
+        size=version.value.size, mtime_ns=version.value.mtime_ns, content=version.dot
     )

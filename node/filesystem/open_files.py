@@ -197,7 +197,7 @@ class OpenFiles:
         file = self._files.get(row.inode)
         if file is None or not (file.is_dirty or file.is_unlinked):
             return row
-        return replace(row, size=file.size, mtime_ns=file.mtime_ns)
+        return row._replace(size=file.size, mtime_ns=file.mtime_ns)
 
     def open(self, row: ItemRow, version: Version[Content] | None = None) -> OpenFile:
         """Take a handle on an inode.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from node.errors import DriveError
 from node.storage.tree import ItemRow
@@ -22,9 +23,11 @@ class Owner:
     gid: int
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
-    """What `stat` shows. Times are nanoseconds since 1970; mode holds permission bits only."""
+class Attributes(NamedTuple):
+    """What `stat` shows. Times are nanoseconds since 1970; mode holds permission bits only.
+
+    A tuple, as `ItemRow`.
+    """
 
     inode: int
     kind: Kind
@@ -50,8 +53,7 @@ class AttributeChanges:
     mtime_ns: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FolderEntry:
+class FolderEntry(NamedTuple):
     """One entry of a folder; ``cookie`` is where a later read goes on."""
 
     name: bytes

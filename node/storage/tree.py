@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from node.core.tree_view import CONTEST_MARK, ItemView, Version, twin_identity, view_item
 from node.storage.burials import Burials
@@ -32,9 +32,11 @@ _ROOT_CONTENT = Version(
 _INODES_AT_ONCE = 1024  # numbers reserved by one write; a restart skips what is left of them
 
 
-@dataclass(frozen=True, slots=True)
-class ItemRow:
-    """One item as the view shows it; columns as in schema.sql."""
+class ItemRow(NamedTuple):
+    """One item as the view shows it; columns as in schema.sql.
+
+    A tuple, because each request makes one or two: a frozen dataclass takes 8 us longer.
+    """
 
     inode: int
     item: ItemId
@@ -89,6 +91,7 @@ _ITEM_COLUMNS = (
     "content_actor, content_n, explicit_ns, explicit_set_us, entries_us, conflicts, merged_into"
 )
 _ENTRY_COLUMNS = "parent, shown, name, item, link"
+_KINDS = {int(kind): kind for kind in Kind}
 _KEPT_ROWS = 256
 
 
@@ -574,24 +577,11 @@ _STORED_COLUMNS = (
 
 
 def _item_row(row: Any) -> ItemRow:
-    return ItemRow(
-        inode=row[0],
-        item=ItemId(row[1]),
-        kind=Kind(row[2]),
-        mode=row[3],
-        uid=row[4],
-        gid=row[5],
-        size=row[6],
-        mtime_ns=row[7],
-        ctime_ns=row[8],
-        device_number=row[9],
-        xattr_count=row[10],
-        content=Dot(ActorId(row[11]), row[12]),
-        explicit_ns=row[13],
-        explicit_set_us=row[14],
-        entries_us=row[15],
-        conflicts=row[16],
-        merged_into=None if row[17] is None else ItemId(row[17]),
+    """A row of `_ITEM_COLUMNS`, of which two make the dot."""
+    into = None if row[17] is None else ItemId(row[17])
+    dot = Dot(ActorId(row[11]), row[12])
+    return ItemRow._make(
+        (row[0], ItemId(row[1]), _KINDS[row[2]], *row[3:11], dot, *row[13:17], into)
     )
 
 
