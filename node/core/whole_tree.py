@@ -7,7 +7,7 @@ keeps its view incrementally. Called by whoever checks an index.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from node.core.tree_view import (
@@ -50,7 +50,7 @@ class WholeTree:
 def view_of(
     items: Mapping[ItemId, ItemView],
     device_name: Callable[[DeviceId], str],
-    buried: Container[ItemId] = frozenset(),
+    buried: Set[ItemId] = frozenset(),
 ) -> WholeTree:
     """Show a state.
 
@@ -65,9 +65,11 @@ def view_of(
     revived = _revived(known)
     links = {item: view.links for item, view in known.items()}
     links.update((folder, known[folder].former[:1]) for folder in revived)
-    links = {
-        item: tuple(outside_graves(placed, buried.__contains__)) for item, placed in links.items()
-    }
+    if buried:
+        links = {
+            item: tuple(outside_graves(placed, buried.__contains__))
+            for item, placed in links.items()
+        }
     cuts = _cuts(known, links, revived)
     for folder, parent in cuts.items():
         links[folder] = tuple(
