@@ -7,7 +7,8 @@ keeps its view incrementally. Called by whoever checks an index.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from node.core.tree_view import (
@@ -50,7 +51,7 @@ class WholeTree:
 def view_of(
     items: Mapping[ItemId, ItemView],
     device_name: Callable[[DeviceId], str],
-    buried: Set[ItemId] = frozenset(),
+    buried: AbstractSet[ItemId] = frozenset(),
 ) -> WholeTree:
     """Show a state.
 
