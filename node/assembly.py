@@ -264,6 +264,7 @@ class Assembly:
                 now_ns,
                 self.cache.contains,
             ),
+            learn_burials=self._learn_burials,
             announce=self.drive.announce,
         )
         self.puller = Puller(

@@ -36,7 +36,7 @@ from node.sync.work_nursery import open_work_nursery
 from node.sync.workers import RunSync
 from protocol.crypto.signing import SigningKey
 from protocol.http_api import MAX_COMMIT_RECORDS, CommitResponse, ErrorBody, ErrorCode
-from protocol.ids import INCARNATION_BYTES, BlockId, ItemId, NamespaceId, actor_id
+from protocol.ids import INCARNATION_BYTES, BlockId, ItemId, NamespaceId, RecordId, actor_id
 from protocol.limits import MAX_BODY_BYTES, MAX_RECORD_WRITES
 from protocol.records import NO_RECORD, Register, SignedRecord
 from protocol.values import Content, Kind
@@ -126,6 +126,7 @@ class Publisher:
         run_sync: RunSync,
         wait_changed: Callable[[], Awaitable[None]],
         lost_blocks: LostBlocks,
+        learn_burials: Callable[[], Awaitable[None]],
         announce: Callable[[list[Any]], Awaitable[None]],
     ) -> None:
         self._database = database
@@ -150,6 +151,7 @@ class Publisher:
         self._run_sync = run_sync
         self._wait_changed = wait_changed
         self._lost_blocks = lost_blocks
+        self._learn_burials = learn_burials
         self._announce = announce
         self._has_outbox = trio.Event()
         journal.on_outbox = self._wake_sender
@@ -157,7 +159,7 @@ class Publisher:
         self._in_flight: set[bytes] = set()
         self._refused: set[bytes] = set()
         self._aside: dict[bytes, float] = {}  # until when
-        self._dropped: set[bytes] = set()  # of these the server says that it has dropped them
+        self._dropped: set[RecordId] = set()  # of these the server says that it has dropped them
         self._is_hurried = False
         self._sync_lock = trio.Lock()
         self._syncs_wanted = self._syncs_done = 0
@@ -523,6 +525,9 @@ class Publisher:
                 self._journal.settle_alarms("unsent")
         self._cache.unprotect([block for block in blocks if not self._journal.needs_block(block)])
         self.last_error = None
+        self._dropped = set(filter(self._journal.knows, self._dropped))
+        if self._dropped:
+            await self._learn_burials()  # they may say why the server has dropped it
         if is_retried:
             await trio.sleep(1)
 

@@ -145,6 +145,7 @@ class Peer:
             run_sync=inline,
             wait_changed=trio.sleep_forever,
             lost_blocks=unused,
+            learn_burials=trio.lowlevel.checkpoint,
             announce=unused,
         )
 
