@@ -209,7 +209,7 @@ class ConflictFolder:
 
     @property
     def _revision(self) -> tuple[int, int]:
-        return self._tree.revision, self._aside.revision
+        return self._tree.revisions.number, self._aside.revision
 
     def _as_version(self, file: AsideFile) -> ConflictVersion:
         content = replace(file.version.value, kind=Kind.FILE)

@@ -26,7 +26,8 @@ class Listing:
     Attributes:
         first: cookie of the entry before ``entries[0]``.
         after: the last name that was read.
-        revision: of the tree, when reading began.
+        revision: of the tree, when it was known last that nothing in it has changed since reading began.
+        concerned: the folder and everything in it.
     """
 
     folder: ItemId
@@ -35,6 +36,7 @@ class Listing:
     first: int = 0
     after: bytes = b""
     is_complete: bool = False
+    concerned: set[ItemId] = field(default_factory=set)
 
 
 class Listings:
@@ -53,16 +55,24 @@ class Listings:
     def open(self, folder: ItemId) -> Listing:
         """The listing of a folder: a kept one if nothing has changed since."""
         kept = self._kept.get(folder)
-        if kept is not None and kept.revision == self._tree.revision:
+        if kept is not None and self._is_as_it_was(kept):
             self._kept.move_to_end(folder)
             return kept
-        return Listing(folder, self._tree.revision)
+        return Listing(folder, self._tree.revisions.number, concerned={folder})
+
+    def _is_as_it_was(self, listing: Listing) -> bool:
+        revisions = self._tree.revisions
+        if revisions.have_concerned(listing.concerned, listing.revision):
+            return False
+        listing.revision = revisions.number
+        return True
 
     def read(self, listing: Listing, after_cookie: int) -> Iterator[FolderEntry]:
         """Entries after a cookie, by name."""
         if after_cookie < listing.first:
             listing.entries, listing.first, listing.after = [], 0, b""
             listing.is_complete = False
+            listing.revision, listing.concerned = self._tree.revisions.number, {listing.folder}
         position = after_cookie
         while True:
             while position - listing.first < len(listing.entries):
@@ -77,10 +87,12 @@ class Listings:
             half = _WINDOW_ENTRIES // 2
             del listing.entries[:half]
             listing.first += half
+            listing.concerned.clear()  # it will not be kept
         cookie = listing.first + len(listing.entries)
         for name, links, row in page:
             cookie += 1
             listing.entries.append(FolderEntry(name, cookie, self._attributes(row, links)))
+            listing.concerned.add(row.item)
         if page:
             listing.after = page[-1][0]
             return True
@@ -89,7 +101,7 @@ class Listings:
         return False
 
     def _keep(self, listing: Listing) -> None:
-        if listing.first or listing.revision != self._tree.revision:
+        if listing.first or not self._is_as_it_was(listing):
             return
         replaced = self._kept.pop(listing.folder, None)
         if replaced is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from node.core.tree_view import CONTEST_MARK, Candidate, share_name, shown_names
 from node.storage.database import Database
@@ -41,6 +42,24 @@ class _Queue:
         return slot
 
 
+@dataclass(slots=True)
+class Settled:
+    """What became of entries.
+
+    Attributes:
+        slots: folder and shown name of every entry that changed.
+        items: what was or is shown there.
+    """
+
+    slots: set[Slot] = field(default_factory=set)
+    items: set[ItemId] = field(default_factory=set)
+
+    def note(self, folder: ItemId, shown: bytes, entry: _Entry) -> None:
+        """An entry came or went."""
+        self.slots.add((folder, shown))
+        self.items.add(ItemId(entry[1]))
+
+
 class FolderEntries:
     """The table ``entries`` and the column ``items.merged_into``.
 
@@ -68,7 +87,7 @@ class FolderEntries:
         row = self._database.row("SELECT merged_into FROM items WHERE item = ?", (folder,))
         return ItemId(row[0]) if row is not None and row[0] is not None else folder
 
-    def settle(self, items: Iterable[ItemId], slots: Iterable[Slot]) -> set[Slot]:
+    def settle(self, items: Iterable[ItemId], slots: Iterable[Slot]) -> Settled:
         """Bring merges and entries up to date.
 
         Args:
@@ -76,7 +95,7 @@ class FolderEntries:
             slots: the names that they left or came to.
 
         Returns:
-            Folder and shown name of every entry that changed.
+            The entries that changed.
         """
         # A folder that stops being merged may have stood for the parent of a link that is gone.
         queue = _Queue(
@@ -98,7 +117,7 @@ class FolderEntries:
                 assert keeper is not None
                 is_keeper = candidate.item == keeper.item
                 self._merge(candidate.item, None if is_keeper else keeper.item, queue)
-        changed: set[Slot] = set()
+        changed = Settled()
         names: dict[ItemId, set[bytes]] = {}
         for parent, name in dirty:
             names.setdefault(parent, set()).add(name)
@@ -158,7 +177,7 @@ class FolderEntries:
             for holder in holders:
                 queue.add((holder, name))
 
-    def _share(self, folder: ItemId, names: set[bytes], changed: set[Slot]) -> None:
+    def _share(self, folder: ItemId, names: set[bytes], changed: Settled) -> None:
         """Decide anew who shows under each of these names in a folder."""
         if any(CONTEST_MARK in name for name in names):
             # One of the names may be what a renamed entry shows, or would show if it were free.
@@ -217,17 +236,17 @@ class FolderEntries:
         folder: ItemId,
         old: dict[bytes, _Entry],
         new: dict[bytes, _Entry],
-        changed: set[Slot],
+        changed: Settled,
     ) -> None:
         for shown, entry in old.items():
             if new.get(shown) != entry:
-                changed.add((folder, shown))
+                changed.note(folder, shown, entry)
                 self._database.execute(
                     "DELETE FROM entries WHERE parent = ? AND shown = ?", (folder, shown)
                 )
         for shown, entry in new.items():
             if old.get(shown) != entry:
-                changed.add((folder, shown))
+                changed.note(folder, shown, entry)
                 self._database.execute(
                     "INSERT INTO entries VALUES (?,?,?,?,?)", (folder, shown, *entry)
                 )

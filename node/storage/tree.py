@@ -18,6 +18,7 @@ from node.storage.database import Database
 from node.storage.folder_entries import FolderEntries
 from node.storage.hanging import Hanging, Slot
 from node.storage.registers import Registers
+from node.storage.revisions import Revisions
 from protocol.ids import ROOT_ITEM, ActorId, DeviceId, ItemId, LinkId, RecordId
 from protocol.values import Content, Kind, Placement
 from protocol.version_vector import EMPTY_CONTEXT, Dot
@@ -100,6 +101,7 @@ class Tree:
 
     Attributes:
         burials: the items that are no part of it any more.
+        revisions: the changes of what folders list.
 
     Concurrency: owned by the node's loop; no method awaits. Writers hold a transaction.
     """
@@ -115,7 +117,7 @@ class Tree:
         self.changes = Changes()
         self._rows: dict[int, ItemRow] = {}  # by inode, until anything changes
         self._rows_state = -1, -1  # revision and rollbacks when they were read
-        self.revision = 0  # grows with everything that may change what a folder lists
+        self.revisions = Revisions()
         self.unsettled: set[ItemId] = set()
         if self.item(ROOT_ITEM) is None:
             self._database.execute(
@@ -152,7 +154,7 @@ class Tree:
     def item_of_inode(self, inode: int) -> ItemRow | None:
         """The row of the item that has this inode number now."""
         # Each lookup asks for its folder again.
-        state = self.revision, self._database.rollbacks
+        state = self.revisions.number, self._database.rollbacks
         if state != self._rows_state or len(self._rows) > _KEPT_ROWS:
             self._rows.clear()
             self._rows_state = state
@@ -323,7 +325,7 @@ class Tree:
 
     def note_entries_changed(self, folder: ItemId, time_us: int) -> None:
         """A folder's entries changed at that time; its shown time follows."""
-        self.revision += 1
+        self.revisions.note({folder})
         self._database.execute(
             "UPDATE items SET entries_us = ? WHERE item = ? AND entries_us < ?",
             (time_us, folder, time_us),
@@ -336,7 +338,7 @@ class Tree:
 
     def take_back_entries_change(self, folder: ItemId, time_us: int, before_us: int) -> None:
         """A change of a folder's entries came to nothing before anybody else could see it."""
-        self.revision += 1
+        self.revisions.note({folder})
         self._database.execute(
             "UPDATE items SET entries_us = ? WHERE item = ? AND entries_us = ?",
             (before_us, folder, time_us),
@@ -345,7 +347,7 @@ class Tree:
 
     def new_inode(self, item: ItemId) -> int:
         """Give an item another inode number; the old one is left to those who hold it."""
-        self.revision += 1
+        self.revisions.note({item})
         inode = self._next_inode()
         self._database.execute("UPDATE items SET inode = ? WHERE item = ?", (inode, item))
         return inode
@@ -355,7 +357,7 @@ class Tree:
         row = self.item_of_inode(inode)
         if row is not None:
             self.new_inode(row.item)
-        self.revision += 1
+        self.revisions.note({item})
         self._database.execute("UPDATE items SET inode = ? WHERE item = ?", (inode, item))
 
     def refresh(self, item: ItemId, now_ns: int, *, is_placed_anew: bool = True) -> None:
@@ -365,7 +367,7 @@ class Tree:
             is_placed_anew: whether its placement is among them. Other changes move nothing that
                 hangs where its placement says.
         """
-        self.revision += 1
+        self.revisions.note({item})
         placements, attributes, contents = self._registers.all_versions(item)
         view = view_item(placements, attributes, contents)
         if item == ROOT_ITEM:
@@ -376,7 +378,7 @@ class Tree:
             is_other = self._store_item(item, view, now_ns)
             self._hang(item, view, self.names_shared(item) if is_other else ())
         elif self._store_item(item, view, now_ns):
-            self.changes.entries |= self._entries.settle((), self.names_shared(item))
+            self._settle((), self.names_shared(item))
 
     def _hangs_as_placed(self, item: ItemId, placements: Iterable[Version[Placement]]) -> bool:
         """Whether an item is shown, and not only because something revives it."""
@@ -391,9 +393,9 @@ class Tree:
         Nothing can be shown under its name yet (the caller looked), and nothing hangs below it, so
         that most of what `refresh` asks has a known answer.
         """
-        self.revision += 1
         (placed,) = view.links
         link = placed.link
+        self.revisions.note({item, link.parent})
         if CONTEST_MARK in link.name:
             self.refresh(item, now_ns)
             return
@@ -407,14 +409,14 @@ class Tree:
 
     def refresh_values(self, item: ItemId, now_ns: int) -> None:
         """As `refresh`, after a local write of attributes or content, which moves no shown item."""
-        self.revision += 1
+        self.revisions.note({item})
         if self._database.row("SELECT 1 FROM links WHERE item = ?", (item,)) is None:
             self.refresh(item, now_ns)
             return
         registers = self._registers
         view = view_item((), registers.attributes(item), registers.contents(item))
         if self._store_item(item, view, now_ns):
-            self.changes.entries |= self._entries.settle((), self.names_shared(item))
+            self._settle((), self.names_shared(item))
 
     def retime(
         self, item: ItemId, placement: Version[Placement] | None, time_us: int, now_ns: int
@@ -444,7 +446,7 @@ class Tree:
 
     def remove(self, item: ItemId) -> None:
         """Take an item out of the view of which no content is left."""
-        self.revision += 1
+        self.revisions.note({item})
         self._hang(item, None)
         self._database.execute("DELETE FROM items WHERE item = ?", (item,))
 
@@ -471,7 +473,12 @@ class Tree:
         slots = dict.fromkeys([*touched.slots, *names])
         if slots:
             self.changes.items |= touched.items
-            self.changes.entries |= self._entries.settle(touched.items, slots)
+            self._settle(touched.items, slots)
+
+    def _settle(self, items: Iterable[ItemId], slots: Iterable[Slot]) -> None:
+        settled = self._entries.settle(items, slots)
+        self.changes.entries |= settled.slots
+        self.revisions.note(settled.items | {folder for folder, _ in settled.slots})
 
     def _find_twins(self) -> None:
         """Fill the column of an index that an older release made."""
