@@ -179,7 +179,7 @@ class Assembly:
             surroundings.run_sync,
         )
         self.aside = Aside(self.database)
-        self.cache.protect(block for file in self.aside.files() for block in file.blocks)
+        self.cache.protect(self.aside.blocks())
         self.conflicts = ConflictFolder(
             self.tree,
             self.registers,
@@ -332,10 +332,9 @@ class Assembly:
 
     def _release_blocks(self, blocks: Iterable[BlockId]) -> None:
         """Let the cache give up what neither an unsent record nor a file kept aside needs."""
+        kept = self.aside.blocks()
         self.cache.unprotect(
-            block
-            for block in blocks
-            if not self.journal.needs_block(block) and not self.aside.needs(block)
+            block for block in blocks if block not in kept and not self.journal.needs_block(block)
         )
 
     def _sync_disk(self) -> None:

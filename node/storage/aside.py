@@ -109,9 +109,10 @@ class Aside:
             for number, item, path, actor, n, time_us, device, value, blocks in rows
         ]
 
-    def needs(self, block: BlockId) -> bool:
-        """Whether a version that is kept has the block."""
-        return any(block in file.blocks for file in self.files())
+    def blocks(self) -> set[BlockId]:
+        """Every block of what is kept."""
+        rows = self._database.execute("SELECT blocks FROM aside")
+        return {block for (joined,) in rows for block in _ids(joined)}
 
     def count(self) -> int:
         """How many versions are kept."""

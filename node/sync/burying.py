@@ -281,10 +281,11 @@ class Burying:
                 stale = self._drive.take_remote_changes(self._tree.take_changes())
         if not is_put_away:
             self._has_restless = True
+            kept_blocks = self._aside.blocks()
             self._cache.unprotect(
                 block
                 for block in blocks
-                if not self._journal.needs_block(block) and not self._aside.needs(block)
+                if block not in kept_blocks and not self._journal.needs_block(block)
             )
         await self._drive.announce(stale)
         await trio.lowlevel.checkpoint()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).parents[2]
-SEEDS = 20
+SEEDS = 100
 
 
 def simulated(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -20,7 +20,7 @@ def simulated(*arguments: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONHASHSEED": "0"},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=900,
         check=False,
     )
 
