@@ -24,15 +24,45 @@ def encode_frame(payload: bytes, max_bytes: int = MAX_FRAME_BYTES) -> bytes:
 class FrameDecoder:
     """Cuts a stream, fed in any pieces, into the payloads of its frames.
 
-    Holds at most one unfinished frame. After an error the stream is lost: the decoder raises
-    again on every further call.
+    Holds at most one unfinished frame, and what was received and not yet taken. After an error the
+    stream is lost: the decoder raises again on every further call.
 
     Concurrency: owned by one task.
+
+    Attributes:
+        max_bytes: the longest payload from now on; what a peer may send grows as it becomes known.
     """
 
     def __init__(self, max_bytes: int = MAX_FRAME_BYTES) -> None:
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._buffer = bytearray()
+        self._position = 0
+
+    def receive(self, data: bytes | bytearray) -> None:
+        """Take the next bytes of the stream."""
+        if self._position:
+            del self._buffer[: self._position]
+            self._position = 0
+        self._buffer += data
+
+    def next_payload(self) -> bytes | None:
+        """The payload of the next frame; None while it is not complete.
+
+        Raises:
+            RemoteProtocolError: it announces more than the maximum.
+        """
+        start = self._position + _PREFIX_BYTES
+        if len(self._buffer) < start:
+            return None
+        length = int.from_bytes(self._buffer[self._position : start], "big")
+        if length > self.max_bytes:
+            raise RemoteProtocolError(
+                f"a frame of {length} bytes where at most {self.max_bytes} are allowed"
+            )
+        if len(self._buffer) < start + length:
+            return None
+        self._position = start + length
+        return bytes(memoryview(self._buffer)[start : start + length])
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take the next bytes of the stream and return the payloads that they complete.
@@ -40,25 +70,13 @@ class FrameDecoder:
         Raises:
             RemoteProtocolError: a frame announces more than the maximum.
         """
-        self._buffer += data
+        self.receive(data)
         payloads: list[bytes] = []
-        position = 0
-        while len(self._buffer) - position >= _PREFIX_BYTES:
-            start = position + _PREFIX_BYTES
-            length = int.from_bytes(self._buffer[position:start], "big")
-            if length > self._max_bytes:
-                del self._buffer[:position]
-                raise RemoteProtocolError(
-                    f"a frame of {length} bytes where at most {self._max_bytes} are allowed"
-                )
-            if len(self._buffer) - start < length:
-                break
-            payloads.append(bytes(self._buffer[start : start + length]))
-            position = start + length
-        del self._buffer[:position]
+        while (payload := self.next_payload()) is not None:
+            payloads.append(payload)
         return payloads
 
     @property
     def is_idle(self) -> bool:
         """Whether the stream may end here: no frame has begun."""
-        return not self._buffer
+        return len(self._buffer) == self._position

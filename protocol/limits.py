@@ -70,6 +70,29 @@ MAX_FILE_BYTES: Final = 2**62
 MAX_FRAME_BYTES: Final = 8 * 1024 * 1024
 """One length-prefixed frame: a block of 4 MiB and its envelope, with room."""
 
+MAX_HANDSHAKE_FRAME_BYTES: Final = 4096
+"""A frame from a peer that has proved nothing yet: 64 proofs of 32 bytes and the rest."""
+
+MAX_PEER_FRAME_BYTES: Final = MAX_RECORD_BYTES + 64 * 1024
+"""A frame from a peer that is known: one record of the largest size, or many small ones."""
+
+MAX_PEER_PROOFS: Final = 64
+"""LAN keys that one side of a session proves: namespaces, and their epochs of the last days."""
+
+MAX_PEER_LOGS: Final = 4096
+"""Logs, and namespaces, that two peers can have in common."""
+
+MAX_PEER_REQUESTS: Final = 64
+"""Blocks that one peer may have asked another for and not got yet: 64 MiB of mean size are enough
+to fill a link of 10 Gbit/s for 50 ms."""
+
+PIECE_BYTES: Final = 256 * 1024
+"""A block crosses in pieces of at most so much, so that a record never waits behind a whole one: 20 ms
+at 100 Mbit/s."""
+
+MAX_PEER_WRITES: Final = 8192
+"""Live writes in one list of an exchange, some 80 bytes each."""
+
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 """One HTTP request or response body that is not a block."""
 
